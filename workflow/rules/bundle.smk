@@ -1,0 +1,34 @@
+# in:  the models, their genes, labels, settings and scores
+# out: results/<atlas>/bundle/<name>@<version>/, whose version is a digest of what it holds
+
+
+rule bundle:
+    input:
+        sources=for_all("fetch/{dataset}.json"),
+        manifest=f"{RESULTS}/ingest/manifest.json",
+        proof=f"{RESULTS}/split/split.json",
+        encoder=multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
+        classifier=multiext(f"{RESULTS}/finetune/", *MODEL_FILES, *CLASSIFIER_FILES),
+        settings=expand(f"{RESULTS}/settings/{{stage}}.json", stage=MODEL_STAGES),
+    output:
+        facts=f"{RESULTS}/bundle/bundle.json",
+    params:
+        code=stage_digest("bundle"),
+        atlas=ATLAS,
+        encoder=f"{RESULTS}/pretrain",
+        classifier=f"{RESULTS}/finetune",
+        bundles=f"{RESULTS}/bundle",
+    log:
+        f"{LOGS}/bundle.log",
+    benchmark:
+        f"{BENCHMARKS}/bundle.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=15,
+    shell:
+        "tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
+        " --manifest {input.manifest:q} --proof {input.proof:q} --encoder {params.encoder:q}"
+        " --classifier {params.classifier:q} --settings {input.settings:q}"
+        " --bundles {params.bundles:q} --facts {output.facts:q} 2>&1 | tee {log:q}"

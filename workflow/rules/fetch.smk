@@ -1,0 +1,48 @@
+# in:  a row of the dataset table
+# out: one verified source h5ad per dataset, and what was found in it
+
+
+rule simulate:
+    input:
+        settings=f"{RESULTS}/settings/simulate.json",
+    output:
+        cells=f"{RESULTS}/simulate/{{name}}.h5ad",
+        truth=f"{RESULTS}/simulate/{{name}}.truth.h5ad",
+    params:
+        code=stage_digest("simulate"),
+    log:
+        f"{LOGS}/simulate/{{name}}.log",
+    benchmark:
+        f"{BENCHMARKS}/simulate/{{name}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "tabatlas simulate --dataset {wildcards.name:q} --settings {input.settings:q}"
+        " --cells {output.cells:q} --truth {output.truth:q} 2>&1 | tee {log:q}"
+
+
+rule fetch:
+    input:
+        source=source_file,
+        row=f"{RESULTS}/settings/fetch/{{dataset}}.json",
+        settings=f"{RESULTS}/settings/fetch.json",
+    output:
+        cells=f"{RESULTS}/fetch/{{dataset}}.h5ad",
+        facts=f"{RESULTS}/fetch/{{dataset}}.json",
+    params:
+        code=stage_digest("fetch"),
+    log:
+        f"{LOGS}/fetch/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch/{{dataset}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=input_mb,
+        runtime=60,
+    shell:
+        "tabatlas fetch --row {input.row:q} --settings {input.settings:q}"
+        " --source {input.source:q} --cells {output.cells:q} --facts {output.facts:q} 2>&1 | tee {log:q}"

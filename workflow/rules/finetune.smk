@@ -1,0 +1,35 @@
+# in:  encoder and labels
+# out: a calibrated classifier, its scores and its predictions on the test
+
+
+rule finetune:
+    input:
+        encoder=multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
+        pack=f"{RESULTS}/pack/manifest.json",
+        shards=f"{RESULTS}/pack/shards",
+        manifest=f"{RESULTS}/ingest/manifest.json",
+        split=f"{RESULTS}/split/cells.parquet",
+        proof=f"{RESULTS}/split/split.json",
+        settings=f"{RESULTS}/settings/finetune.json",
+    output:
+        multiext(f"{RESULTS}/finetune/", *MODEL_FILES, *CLASSIFIER_FILES),
+    params:
+        code=stage_digest("finetune"),
+        encoder=f"{RESULTS}/pretrain",
+        model=f"{RESULTS}/finetune",
+        checkpoints=f"{RESULTS}/checkpoints/finetune",
+    log:
+        f"{LOGS}/finetune.log",
+    benchmark:
+        f"{BENCHMARKS}/finetune.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: CONFIG.finetune.threads
+    resources:
+        mem_mb=16000,
+        runtime=720,
+    shell:
+        "tabatlas finetune --encoder {params.encoder:q} --pack {input.pack:q}"
+        " --manifest {input.manifest:q} --split {input.split:q} --proof {input.proof:q}"
+        " --settings {input.settings:q} --checkpoints {params.checkpoints:q}"
+        " --model {params.model:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,76 @@
+# in:  all normalised h5ad
+# out: one SOMA experiment, sealed by manifest.json. The experiment itself is no declared output:
+#      Snakemake deletes those before a rerun, and readers may still use it.
+
+
+rule register:
+    input:
+        sources=for_all("normalize/{dataset}.h5ad"),
+        facts=for_all("normalize/{dataset}.json"),
+        settings=f"{RESULTS}/settings/ingest.json",
+    output:
+        registry=f"{RESULTS}/ingest/registry.json",
+    params:
+        code=stage_digest("ingest"),
+        store=f"{RESULTS}/ingest/soma",
+    log:
+        f"{LOGS}/ingest/register.log",
+    benchmark:
+        f"{BENCHMARKS}/ingest/register.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=input_mb,
+        runtime=60,
+    shell:
+        "tabatlas ingest register --sources {input.sources:q} --facts {input.facts:q}"
+        " --settings {input.settings:q} --store {params.store:q} --registry {output.registry:q}"
+        " 2>&1 | tee {log:q}"
+
+
+rule append:
+    input:
+        source=f"{RESULTS}/normalize/{{dataset}}.h5ad",
+        facts=f"{RESULTS}/normalize/{{dataset}}.json",
+        settings=f"{RESULTS}/settings/ingest.json",
+        registry=f"{RESULTS}/ingest/registry.json",
+    output:
+        receipt=f"{RESULTS}/ingest/append/{{dataset}}.json",
+    params:
+        code=stage_digest("ingest"),
+    log:
+        f"{LOGS}/ingest/append/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/ingest/append/{{dataset}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=input_mb,
+        runtime=120,
+    shell:
+        "tabatlas ingest append --source {input.source:q} --facts {input.facts:q}"
+        " --settings {input.settings:q} --registry {input.registry:q}"
+        " --receipt {output.receipt:q} 2>&1 | tee {log:q}"
+
+
+rule seal:
+    input:
+        registry=f"{RESULTS}/ingest/registry.json",
+        receipts=for_all("ingest/append/{dataset}.json"),
+        settings=f"{RESULTS}/settings/ingest.json",
+    output:
+        manifest=f"{RESULTS}/ingest/manifest.json",
+    params:
+        code=stage_digest("ingest"),
+    log:
+        f"{LOGS}/ingest/seal.log",
+    benchmark:
+        f"{BENCHMARKS}/ingest/seal.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "tabatlas ingest seal --registry {input.registry:q} --receipts {input.receipts:q}"
+        " --settings {input.settings:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,25 @@
+# in:  filtered h5ad
+# out: all atlas genes in the atlas's order, integer counts, size factors, which were measured
+
+
+rule normalize:
+    input:
+        cells=f"{RESULTS}/qc/{{dataset}}.h5ad",
+        settings=f"{RESULTS}/settings/normalize.json",
+    output:
+        normalized=f"{RESULTS}/normalize/{{dataset}}.h5ad",
+        facts=f"{RESULTS}/normalize/{{dataset}}.json",
+    params:
+        code=stage_digest("normalize"),
+    log:
+        f"{LOGS}/normalize/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/normalize/{{dataset}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=input_mb,
+        runtime=60,
+    shell:
+        "tabatlas normalize --cells {input.cells:q} --settings {input.settings:q}"
+        " --normalized {output.normalized:q} --facts {output.facts:q} 2>&1 | tee {log:q}"

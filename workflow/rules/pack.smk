@@ -1,0 +1,27 @@
+# in:  experiment and split
+# out: the training cache, derived: shuffled CSR shards and genes.parquet
+
+
+rule pack:
+    input:
+        manifest=f"{RESULTS}/ingest/manifest.json",
+        split=f"{RESULTS}/split/cells.parquet",
+        settings=f"{RESULTS}/settings/pack.json",
+    output:
+        shards=directory(f"{RESULTS}/pack/shards"),
+        pack=f"{RESULTS}/pack/manifest.json",
+    params:
+        code=stage_digest("pack"),
+    log:
+        f"{LOGS}/pack.log",
+    benchmark:
+        f"{BENCHMARKS}/pack.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    shell:
+        "tabatlas pack --manifest {input.manifest:q} --split {input.split:q}"
+        " --settings {input.settings:q} --shards {output.shards:q} --pack {output.pack:q}"
+        " 2>&1 | tee {log:q}"

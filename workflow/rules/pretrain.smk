@@ -1,0 +1,29 @@
+# in:  pack
+# out: encoder + decoder, with genes.parquet and the architecture inside. Checkpoints are no
+#      declared output: they must outlive a failure.
+
+
+rule pretrain:
+    input:
+        pack=f"{RESULTS}/pack/manifest.json",
+        shards=f"{RESULTS}/pack/shards",
+        settings=f"{RESULTS}/settings/pretrain.json",
+    output:
+        multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
+    params:
+        code=stage_digest("pretrain"),
+        model=f"{RESULTS}/pretrain",
+        checkpoints=f"{RESULTS}/checkpoints/pretrain",
+    log:
+        f"{LOGS}/pretrain.log",
+    benchmark:
+        f"{BENCHMARKS}/pretrain.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: CONFIG.pretrain.threads
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+    shell:
+        "tabatlas pretrain --pack {input.pack:q} --settings {input.settings:q}"
+        " --checkpoints {params.checkpoints:q} --model {params.model:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,27 @@
+# in:  source h5ad
+# out: filtered h5ad; a table with every cell, its metrics, its verdict and the reason
+
+
+rule qc:
+    input:
+        counts=f"{RESULTS}/fetch/{{dataset}}.h5ad",
+        settings=f"{RESULTS}/settings/qc.json",
+    output:
+        cells=f"{RESULTS}/qc/{{dataset}}.h5ad",
+        table=f"{RESULTS}/qc/{{dataset}}.parquet",
+        facts=f"{RESULTS}/qc/{{dataset}}.json",
+    params:
+        code=stage_digest("qc"),
+    log:
+        f"{LOGS}/qc/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/qc/{{dataset}}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=input_mb,
+        runtime=120,
+    shell:
+        "tabatlas qc --counts {input.counts:q} --settings {input.settings:q}"
+        " --cells {output.cells:q} --table {output.table:q} --facts {output.facts:q}"
+        " 2>&1 | tee {log:q}"

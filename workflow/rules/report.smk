@@ -1,0 +1,39 @@
+# in:  all scores and tables
+# out: one self-contained page, its numbers, and the facts of this run
+
+
+rule report:
+    input:
+        fetch=for_all("fetch/{dataset}.json"),
+        qc=for_all("qc/{dataset}.json"),
+        normalize=for_all("normalize/{dataset}.json"),
+        manifest=f"{RESULTS}/ingest/manifest.json",
+        split=f"{RESULTS}/split/split.json",
+        pretrain=multiext(f"{RESULTS}/pretrain/", "metrics.jsonl", "scores.json"),
+        finetune=multiext(f"{RESULTS}/finetune/", "metrics.jsonl", "scores.json"),
+        bundle=f"{RESULTS}/bundle/bundle.json",
+        settings=f"{RESULTS}/settings/report.json",
+    output:
+        html=f"{RESULTS}/report/index.html",
+        json=f"{RESULTS}/report/report.json",
+        run=f"{RESULTS}/run.json",
+    params:
+        code=stage_digest("report"),
+        benchmarks=BENCHMARKS,
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{BENCHMARKS}/report.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    shell:
+        "tabatlas report --fetch {input.fetch:q} --qc {input.qc:q}"
+        " --normalize {input.normalize:q} --manifest {input.manifest:q} --split {input.split:q}"
+        " --pretrain-metrics {input.pretrain[0]:q} --pretrain-scores {input.pretrain[1]:q}"
+        " --finetune-metrics {input.finetune[0]:q} --finetune-scores {input.finetune[1]:q}"
+        " --bundle {input.bundle:q} --benchmarks {params.benchmarks:q}"
+        " --settings {input.settings:q} --html {output.html:q} --json {output.json:q}"
+        " --run {output.run:q} 2>&1 | tee {log:q}"

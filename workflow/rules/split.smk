@@ -1,0 +1,27 @@
+# in:  the experiment's obs
+# out: train, validation and test of whole donors; folds of perturbations; the proof
+
+
+rule split:
+    input:
+        manifest=f"{RESULTS}/ingest/manifest.json",
+        settings=f"{RESULTS}/settings/split.json",
+    output:
+        cells=f"{RESULTS}/split/cells.parquet",
+        perturbations=f"{RESULTS}/split/perturbations.parquet",
+        proof=f"{RESULTS}/split/split.json",
+    params:
+        code=stage_digest("split"),
+    log:
+        f"{LOGS}/split.log",
+    benchmark:
+        f"{BENCHMARKS}/split.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    shell:
+        "tabatlas split --manifest {input.manifest:q} --settings {input.settings:q}"
+        " --cells {output.cells:q} --perturbations {output.perturbations:q}"
+        " --proof {output.proof:q} 2>&1 | tee {log:q}"

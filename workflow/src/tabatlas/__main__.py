@@ -1,0 +1,5 @@
+"""`python -m tabatlas` is the command `tabatlas`."""
+
+from tabatlas.cli import main
+
+main()

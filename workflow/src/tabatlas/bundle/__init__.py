@@ -1,0 +1,1 @@
+"""Bundle: models, genes, labels, settings and scores → one versioned, self-verifying folder."""

@@ -1,0 +1,127 @@
+"""Put everything that makes up a model into one folder that can prove itself."""
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from tabatlas.bundle.card import write_card
+from tabatlas.bundle.settings import BundleSettings
+from tabatlas.errors import IntegrityError
+from tabatlas.provenance import (
+    digest_file,
+    digest_json,
+    read_json,
+    stage_digest,
+    sync_folder,
+    write_json,
+    write_text,
+)
+from tabatlas.train.checkpoint import write_tensors
+from tabatlas.train.model import CONFIG, GENES, WEIGHTS, read_model
+
+logger = logging.getLogger(__name__)
+
+SUMS = "SHA256SUMS"
+STAGES = (
+    "fetch",
+    "qc",
+    "normalize",
+    "ingest",
+    "split",
+    "pack",
+    "pretrain",
+    "finetune",
+    "bundle",
+)
+
+
+def run(
+    atlas: Annotated[str, "name of the atlas"],
+    sources: Annotated[list[Path], "fetch/DATASET.json of every dataset"],
+    manifest: Annotated[Path, "ingest/manifest.json"],
+    proof: Annotated[Path, "split/split.json"],
+    encoder: Annotated[Path, "folder of the pretrained encoder and decoder"],
+    classifier: Annotated[Path, "folder of the classifier"],
+    settings: Annotated[list[Path], "settings of every stage"],
+    bundles: Annotated[Path, "folder in which NAME@VERSION is made"],
+    facts: Annotated[Path, "JSON to write: name, version, files"],
+) -> None:
+    """Write NAME@VERSION: weights, genes, labels, calibration, scores, card, hashes."""
+    knobs = {path.stem: read_json(path) for path in settings}
+    chosen = BundleSettings.parse(knobs["bundle"], "settings/bundle.json")
+    bundles.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bundles, prefix=".bundle.") as temporary:
+        folder = Path(temporary)
+        copy_parts(encoder, classifier, folder)
+        metrics = gather_metrics(manifest, proof, encoder, classifier)
+        metrics["sources"] = dict(map(name_source, sources))
+        write_json(metrics, folder / "metrics.json")
+        for stage, values in knobs.items():
+            write_json(values, folder / "settings" / f"{stage}.json")
+        code = {stage: stage_digest(stage) for stage in STAGES}
+        write_json(code, folder / "code.json")
+        version = f"{chosen.version}+{digest_json(digest_files(folder))[:12]}"
+        name = chosen.name or atlas
+        card = write_card(f"{name}@{version}", chosen, read_json(folder / CONFIG), metrics)
+        write_text(card, folder / "README.md")
+        files = digest_files(folder)
+        write_text("".join(f"{sha}  {path}\n" for path, sha in files.items()), folder / SUMS)
+        place = put_in_place(folder, bundles / f"{name}@{version}")
+    logger.info("%s", place)
+    about = {"name": name, "version": version, "path": place.name, "files": files}
+    write_json(about | {"stages": code, "settings": knobs}, facts)
+
+
+def copy_parts(encoder: Path, classifier: Path, folder: Path) -> None:
+    """Join the weights into one file of named parts; copy what describes them."""
+    pretrained, finetuned = read_model(encoder), read_model(classifier)
+    if pretrained.about["genes_digest"] != finetuned.about["genes_digest"]:
+        raise IntegrityError(f"{classifier}: not trained from {encoder}. Run finetune again.")
+    tensors = pretrained.tensors | finetuned.tensors
+    write_tensors(tensors, {}, folder / WEIGHTS)
+    for name in (CONFIG, GENES, "labels.json", "calibration.json"):
+        shutil.copyfile(classifier / name, folder / name)
+
+
+def gather_metrics(
+    manifest: Path, proof: Path, encoder: Path, classifier: Path
+) -> dict[str, Any]:
+    """The scores of all stages; of the experiment its content, never its place or time."""
+    experiment = read_json(manifest)
+    return {
+        "atlas": {
+            key: value for key, value in experiment.items() if key not in ("uri", "timestamp")
+        },
+        "split": read_json(proof),
+        "pretrain": read_json(encoder / "scores.json"),
+        "finetune": read_json(classifier / "scores.json"),
+    }
+
+
+def name_source(facts: Path) -> tuple[str, str]:
+    """Dataset id and sha256 of the file it came from."""
+    found = read_json(facts)
+    return found["dataset_id"], found["sha256"]
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    """sha256 of every file, by its path within the folder, sorted."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest_file(path) for path in paths}
+
+
+def put_in_place(folder: Path, place: Path) -> Path:
+    """Move a finished bundle to its name; one of the same content may stand there already."""
+    if place.exists():
+        if digest_files(place) != digest_files(folder):
+            raise IntegrityError(
+                f"{place}: its files are not those that its version names. Delete it and bundle "
+                "again."
+            )
+        return place
+    folder.chmod(0o755)  # a temporary folder is private
+    folder.rename(place)
+    sync_folder(place.parent)
+    return place

@@ -1,0 +1,132 @@
+"""The command `tabatlas`: a stage's `run` and its parameters are its command line.
+
+A stage is imported only when it is asked for, so that `--help` and dry runs stay quick.
+"""
+
+import argparse
+import importlib
+import inspect
+import logging
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, NoneType
+from typing import Any
+
+from tabatlas.errors import InputError, TabatlasError
+
+STAGES = {
+    "simulate": "simulate one dataset of the demo atlas",
+    "fetch": "verify a source file, find its raw counts, map its genes and cells",
+    "qc": "measure and judge every cell",
+    "normalize": "bring the counts onto the atlas's genes",
+    "ingest": "write the SOMA experiment: register, append, seal",
+    "split": "divide donors into train, validation and test",
+    "pack": "write the shuffled training cache",
+    "pretrain": "train the encoder to predict hidden genes",
+    "finetune": "train and test the cell type classifier",
+    "bundle": "put the models into one versioned folder",
+    "report": "write the report",
+    "config": "print every knob as YAML, or the JSON schema of the config",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a user's error ends in one message and its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    top = build_parser()
+    stage = top.parse_args(arguments[:1]).stage
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format=f"%(asctime)s {stage} %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    try:
+        call = parse_command(stage, arguments[1:])
+        call()
+    except TabatlasError as error:
+        fail(stage, str(error), error.exit_code)
+    except OSError as error:
+        # No space, no permission, a path that is a folder: the system's own words name it.
+        fail(stage, f"{error}. Check the path, its permissions and the space.", InputError.exit_code)
+    except KeyboardInterrupt:
+        fail(stage, "stopped by the user", 130)
+
+
+def fail(stage: str, message: str, code: int) -> typing.NoReturn:
+    """End with a message on the last lines of stderr."""
+    for line in message.split("\n"):
+        sys.stderr.write(f"tabatlas {stage}: error: {line}\n")
+    sys.exit(code)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the first word."""
+    stages = "\n".join(f"  {name:<10} {meaning}" for name, meaning in STAGES.items())
+    top = argparse.ArgumentParser(
+        prog="tabatlas",
+        description="Rebuild a single-cell atlas; each stage is a command.",
+        epilog=f"stages, in the order of the data:\n{stages}\n\n`tabatlas STAGE --help` says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("stage", choices=STAGES, metavar="STAGE", help="one of the stages below")
+    return top
+
+
+def parse_command(stage: str, arguments: Sequence[str]) -> Callable[[], None]:
+    """The call that the arguments after the stage's name mean."""
+    module = importlib.import_module(f"tabatlas.{stage}" + (".stage" * (stage != "config")))
+    parser = argparse.ArgumentParser(prog=f"tabatlas {stage}", description=inspect.getdoc(module))
+    commands = find_commands(module)
+    if list(commands) == ["run"]:
+        add_flags(parser, commands["run"])
+        parser.set_defaults(command="run")
+    else:
+        choices = parser.add_subparsers(dest="command", required=True)
+        for name, function in commands.items():
+            text = inspect.getdoc(function) or ""
+            add_flags(choices.add_parser(name, help=text.split("\n")[0], description=text), function)
+    values = vars(parser.parse_args(arguments))
+    function = commands[values.pop("command")]
+    return lambda: function(**values)
+
+
+def find_commands(module: ModuleType) -> dict[str, Callable[..., None]]:
+    """The module's own functions of which every parameter says what its flag means."""
+    return {
+        name: function
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and function.__annotations__.keys() > {"return"}
+        and all(
+            typing.get_origin(hint) is typing.Annotated
+            for key, hint in typing.get_type_hints(function, include_extras=True).items()
+            if key != "return"
+        )
+    }
+
+
+def add_flags(parser: argparse.ArgumentParser, function: Callable[..., None]) -> None:
+    """One flag per parameter: `Annotated[type, help]`, required where it has no default."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, text = typing.get_args(hints[name])
+        required = parameter.default is inspect.Parameter.empty
+        options: dict[str, Any] = {"help": text, "required": required}
+        if not required:
+            options["default"] = parameter.default
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, **options, **parse_kind(kind))
+
+
+def parse_kind(kind: Any) -> dict[str, Any]:
+    """What argparse needs for a type: `Path`, `list[Path]`, `bool`, `str | None` …"""
+    if kind is bool:
+        return {"action": "store_true"}
+    if typing.get_origin(kind) is list:
+        return {"nargs": "*", "type": typing.get_args(kind)[0]}
+    options = [part for part in typing.get_args(kind) if part is not NoneType]
+    return {"type": options[0] if options else kind, "metavar": "PATH" if kind is Path else "VALUE"}

@@ -1,0 +1,94 @@
+"""Read a sealed SOMA experiment, always at the timestamp that its manifest pins."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import tiledbsoma
+
+from tabatlas import names
+from tabatlas.errors import IntegrityError, ModelError
+from tabatlas.provenance import read_json
+
+FORMAT = 1
+
+
+class Experiment:
+    """A sealed experiment. Rows are joinids, which name cells; they may have gaps."""
+
+    def __init__(self, about: dict[str, Any], soma: tiledbsoma.Experiment) -> None:
+        self.about, self.soma = about, soma
+
+    @property
+    def digest(self) -> str:
+        """Digest of the content: (joinid, gene, count) and obs in order."""
+        return self.about["digest"]
+
+    @property
+    def dataset_ids(self) -> list[str]:
+        """Ids of the datasets, in the order of the presence matrix's rows."""
+        return [one["dataset_id"] for one in self.about["datasets"]]
+
+    def read_obs(self, columns: Sequence[str]) -> pd.DataFrame:
+        """`soma_joinid` and obs columns of every cell, by joinid."""
+        table = self.soma.obs.read(column_names=[names.JOINID, *columns]).concat()
+        return table.to_pandas().sort_values(names.JOINID, ignore_index=True)
+
+    def read_var(self) -> pd.DataFrame:
+        """`soma_joinid`, `feature_id` and `feature_name` of every gene of the atlas."""
+        var = self.soma.ms[names.MEASUREMENT].var
+        wanted = [names.JOINID, names.FEATURE_ID, names.FEATURE_NAME]
+        table = var.read(column_names=wanted).concat().to_pandas()
+        return table.sort_values(names.JOINID, ignore_index=True)
+
+    def read_presence(self) -> np.ndarray:
+        """Which genes each dataset measured (datasets, genes) bool."""
+        stored = self.soma.ms[names.MEASUREMENT][names.PRESENCE]
+        coo = stored.read().tables().concat()
+        presence_mg = np.zeros(stored.shape, dtype=bool)
+        presence_mg[coo["soma_dim_0"].to_numpy(), coo["soma_dim_1"].to_numpy()] = True
+        return presence_mg
+
+    def read_counts(self, joinids: np.ndarray) -> sp.csr_matrix:
+        """Raw counts of cells in the order of `joinids` (n, all genes) int32."""
+        stored = self.soma.ms[names.MEASUREMENT].X[names.RAW_LAYER]
+        order = np.argsort(joinids, kind="stable")
+        ascending = joinids[order]
+        # Without a stated order TileDB gives entries as its tiles lie.
+        coo = stored.read(coords=(ascending,), result_order="row-major").tables().concat()
+        row = order[np.searchsorted(ascending, coo["soma_dim_0"].to_numpy())]
+        entries = (coo["soma_data"].to_numpy(), (row, coo["soma_dim_1"].to_numpy()))
+        return sp.csr_matrix(entries, shape=(len(joinids), stored.shape[1]), dtype=np.int32)
+
+
+@contextlib.contextmanager
+def open_experiment(manifest: Path) -> Iterator[Experiment]:
+    """Open the experiment that a manifest seals.
+
+    Raises `ModelError` without a manifest or for one of another format, `IntegrityError` where the
+    experiment it names is gone.
+    """
+    if not manifest.is_file():
+        raise ModelError(f"{manifest}: no sealed experiment there. Run `tabatlas ingest seal`.")
+    about = read_json(manifest)
+    if about.get("format") != FORMAT:
+        raise ModelError(f"{manifest}: format {about.get('format')}, not {FORMAT}. Ingest again.")
+    uri = locate_store(about["uri"], manifest)
+    context = tiledbsoma.SOMATileDBContext(timestamp=about["timestamp"])
+    try:
+        soma = tiledbsoma.Experiment.open(uri, context=context)
+    except (tiledbsoma.SOMAError, tiledbsoma.DoesNotExistError) as error:
+        raise IntegrityError(
+            f"{manifest}: the experiment {uri} cannot be opened ({error}). Ingest again."
+        ) from None
+    with soma:
+        yield Experiment(about, soma)
+
+
+def locate_store(uri: str, manifest: Path) -> str:
+    """The URI of a store; a local one is relative to its manifest, so that results can move."""
+    return uri if "://" in uri else str((manifest.parent / uri).resolve())

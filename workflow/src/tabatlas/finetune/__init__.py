@@ -1,0 +1,1 @@
+"""Finetune: encoder and labels → a calibrated classifier, tested on held-out donors."""

@@ -1,0 +1,62 @@
+"""Which labels are classes, what each is called, and what each weighs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tabatlas import names
+from tabatlas.errors import InputError
+from tabatlas.ontology import lineage
+
+# A class of three cells among millions would otherwise make up a third of some gradients.
+MAX_WEIGHT = 20.0
+
+
+@dataclass(frozen=True)
+class CellClass:
+    """One class: its name, its Cell Ontology id (or `unknown`), its number of training cells."""
+
+    label: str
+    ontology_term_id: str
+    n_train: int
+
+    def describe(self) -> dict[str, Any]:
+        """As `labels.json` holds it."""
+        return asdict(self)
+
+
+def choose_classes(cells: pd.DataFrame, min_cells: int) -> list[CellClass]:
+    """The labels of the training cells that have enough of them, relatives side by side.
+
+    Raises `InputError` where fewer than two are left.
+    """
+    labelled = cells[cells[names.CELL_TYPE].astype(str) != names.UNKNOWN]
+    counts = Counter(labelled[names.CELL_TYPE].astype(str))
+    terms = labelled.groupby(labelled[names.CELL_TYPE].astype(str))[names.CELL_TYPE_ID].first()
+    classes = [
+        CellClass(label, str(terms[label]), n) for label, n in counts.items() if n >= min_cells
+    ]
+    if len(classes) < 2:
+        raise InputError(
+            f"{len(labelled)} labelled training cells make {len(classes)} classes of at least "
+            f"{min_cells} cells; two are needed. Check `cell_type` in the dataset table, "
+            "`fetch.cell_types` and `finetune.min_class_cells`."
+        )
+    # Labels without a term stand after the ontology, in alphabetical order.
+    return sorted(classes, key=lambda one: (*order_key(one.ontology_term_id), one.label))
+
+
+def order_key(term: str) -> tuple[bool, tuple[str, ...]]:
+    """Sorts terms so that relatives stand side by side, `unknown` last."""
+    return term == names.UNKNOWN, () if term == names.UNKNOWN else lineage(term)
+
+
+def weigh_classes(classes: Sequence[CellClass]) -> np.ndarray:
+    """Weight of a cell of each class (c,) float32: every class counts alike, the mean is 1."""
+    n = np.array([one.n_train for one in classes], dtype=np.float64)
+    weight = np.minimum(n.sum() / (len(n) * n), MAX_WEIGHT)
+    return (weight * n.sum() / (weight * n).sum()).astype(np.float32)

@@ -1,0 +1,201 @@
+"""Train the classifier from the encoder, calibrate it, test it on held-out cells."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tabatlas import names
+from tabatlas.experiment import open_experiment
+from tabatlas.finetune.calibrate import calibrate, fit_temperature
+from tabatlas.finetune.classes import CellClass, choose_classes, weigh_classes
+from tabatlas.finetune.evaluate import LOGISTIC, MAJORITY, TABNET, evaluate_methods
+from tabatlas.finetune.predictions import Predictions, fit_logistic, predict_cells
+from tabatlas.finetune.settings import FinetuneSettings
+from tabatlas.finetune.task import CellTypes
+from tabatlas.provenance import digest_file, read_json, write_json
+from tabatlas.scores.baselines import predict_majority
+from tabatlas.stream.packed import PackedSource
+from tabatlas.stream.soma import SomaSource
+from tabatlas.tabnet.classifier import Classifier
+from tabatlas.train.checkpoint import load_weights, name_part, pick
+from tabatlas.train.device import choose_device, seed_generator
+from tabatlas.train.engine import Progress, Trainer, key_run
+from tabatlas.train.model import (
+    WEIGHTS,
+    Model,
+    build_encoder,
+    read_model,
+    write_metrics,
+    write_model,
+    write_table,
+)
+
+logger = logging.getLogger(__name__)
+
+TEST = names.PARTS[2]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The pack's two parts with labels as class numbers, and the rows that have one."""
+
+    train: PackedSource
+    validation: PackedSource
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+
+
+def run(
+    encoder: Annotated[Path, "folder of the pretrained encoder"],
+    pack: Annotated[Path, "pack/manifest.json"],
+    manifest: Annotated[Path, "ingest/manifest.json"],
+    split: Annotated[Path, "split/cells.parquet"],
+    proof: Annotated[Path, "split/split.json"],
+    settings: Annotated[Path, "settings/finetune.json"],
+    checkpoints: Annotated[Path, "folder of checkpoints, kept over interruptions"],
+    model: Annotated[Path, "folder of the classifier to write"],
+) -> None:
+    """Learn cell types from labelled donors and score them on cells never seen."""
+    chosen = FinetuneSettings.read(settings)
+    device = choose_device(chosen.device, chosen.threads)
+    pretrained = read_model(encoder)
+    classes = choose_classes(PackedSource(pack, "train").cells, chosen.min_class_cells)
+    cells = select_cells(pack, classes, chosen)
+    task = build_task(pretrained, classes, cells, chosen, device)
+    inputs = {"encoder": digest_file(encoder / WEIGHTS), "pack": cells.train.digest}
+    folder = checkpoints / key_run("finetune", chosen.model_dump(mode="json"), device, **inputs)
+    progress = Trainer(task, cells.train, cells.train_rows, chosen, device, folder).run()
+    temperature = calibrate_task(task, cells)
+    rng = np.random.default_rng([chosen.seed, 0])
+    logistic = fit_logistic(cells.train, cells.train_rows, len(classes), rng)
+    with open_experiment(manifest) as experiment:
+        parts = pd.read_parquet(split)
+        tested = parts[parts[names.SPLIT] == TEST]
+        source = SomaSource(
+            experiment,
+            tested[names.JOINID].to_numpy(),
+            pretrained.genes[names.FEATURE_ID],
+            [one.label for one in classes],
+        )
+        found = predict_cells(task, logistic, source, chosen.batch_size)
+    donors = tested.set_index(names.JOINID)["donor"]
+    scores = score_test(found, donors, cells, classes, temperature, chosen.seed)
+    scores |= {
+        "n_classes": len(classes),
+        "temperature": temperature,
+        "best_epoch": progress.best_epoch,
+        "early_stop_unit": read_json(proof)["validation_unit"],
+    }
+    write_predictions(found, source.cells, classes, temperature, model)
+    write_classifier(task, pretrained, classes, temperature, progress, scores, model)
+
+
+def select_cells(pack: Path, classes: list[CellClass], chosen: FinetuneSettings) -> Cells:
+    """Open both parts of the pack with these classes."""
+    labels = [one.label for one in classes]
+    train, validation = (PackedSource(pack, part, labels) for part in ("train", "validation"))
+    rows = validation.keep_labelled()[: chosen.validation_cells]
+    return Cells(train, validation, train.keep_labelled(), rows)
+
+
+def build_task(
+    pretrained: Model,
+    classes: list[CellClass],
+    cells: Cells,
+    chosen: FinetuneSettings,
+    device: torch.device,
+) -> CellTypes:
+    """The classifier on its device, its encoder as pretraining left it."""
+    generator = seed_generator("cpu", chosen.seed)
+    encoder = build_encoder(pretrained.architecture, pretrained.genes, generator)
+    load_weights(encoder, pick(pretrained.tensors, "encoder"), "encoder")
+    classifier = Classifier(encoder, len(classes)).to(device)
+    logger.info(
+        "%d labelled cells, %d classes on %s", len(cells.train_rows), len(classes), device
+    )
+    return CellTypes(
+        classifier,
+        cells.train.presence.to(device),
+        torch.from_numpy(weigh_classes(classes)).to(device),
+        cells.validation,
+        cells.validation_rows,
+        chosen.batch_size,
+        chosen.hidden_ratio,
+        chosen.lambda_sparse,
+    )
+
+
+def calibrate_task(task: CellTypes, cells: Cells) -> float:
+    """The temperature that fits the validation cells."""
+    task.model.eval()
+    label_n, logits_nc = task.predict_rows(cells.validation, cells.validation_rows)
+    return fit_temperature(logits_nc.numpy(), label_n.numpy())
+
+
+def score_test(
+    found: Predictions,
+    donors: pd.Series,
+    cells: Cells,
+    classes: list[CellClass],
+    temperature: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Scores of all methods on the test cells whose label is one of the classes."""
+    known = found.label_n >= 0
+    label_n = found.label_n[known]
+    if not len(label_n):
+        logger.warning("no labelled test cell: nothing is scored")
+        return {"n_test_cells": 0, "methods": None}
+    train_n = cells.train.label_n[cells.train_rows]
+    probability = {
+        TABNET: calibrate(found.logits_nc[known], temperature),
+        LOGISTIC: found.logistic_nc[known],
+        MAJORITY: predict_majority(train_n, len(label_n), len(classes)),
+    }
+    donor_n = pd.factorize(donors.loc[found.joinid_n[known]])[0]
+    scores = evaluate_methods(probability, label_n, donor_n, classes, seed)
+    for method, values in scores["methods"].items():
+        logger.info("%s: macro-F1 %.3f on test cells", method, values["macro_f1"]["value"])
+    return scores
+
+
+def write_predictions(
+    found: Predictions,
+    cells: pd.DataFrame,
+    classes: list[CellClass],
+    temperature: float,
+    folder: Path,
+) -> None:
+    """Write the test cells with their labels, predictions and confidence."""
+    probability_nc = calibrate(found.logits_nc, temperature)
+    labels = np.array([one.label for one in classes], dtype=object)
+    table = cells[[names.JOINID, names.CELL_TYPE, names.CELL_TYPE_ID]].assign(
+        predicted=labels[probability_nc.argmax(axis=1)],
+        confidence=probability_nc.max(axis=1).astype(np.float32),
+        logistic_regression=labels[found.logistic_nc.argmax(axis=1)],
+    )
+    write_table(table, folder / "predictions.parquet")
+
+
+def write_classifier(
+    task: CellTypes,
+    pretrained: Model,
+    classes: list[CellClass],
+    temperature: float,
+    progress: Progress,
+    scores: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Write the classifier; its weights, which a reader looks for, last."""
+    write_json([one.describe() for one in classes], folder / "labels.json")
+    write_json({"method": "temperature", "temperature": temperature}, folder / "calibration.json")
+    write_json(scores, folder / "scores.json")
+    write_metrics(progress.metrics, folder)
+    tensors = name_part(task.model.state_dict(), "classifier")
+    about = pretrained.about | {"n_classes": len(classes)}
+    write_model(Model(about, pretrained.genes, tensors), folder)

@@ -1,0 +1,74 @@
+"""The task of fine-tuning: class-balanced cross-entropy on labelled cells."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tabatlas.scores.classification import average_f1, count_confusion
+from tabatlas.stream.minibatch import Minibatch
+from tabatlas.stream.packed import PackedSource
+from tabatlas.tabnet.classifier import Classifier
+from tabatlas.train.predict import draw_hidden, open_inputs, predict
+
+
+class CellTypes:
+    """Tell the cell type of a cell from its measured genes."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        presence_mg: Tensor,
+        weight_c: Tensor,
+        validation: PackedSource,
+        rows: np.ndarray,
+        batch_size: int,
+        hidden_ratio: float,
+        lambda_sparse: float,
+    ) -> None:
+        self.model = classifier
+        self.presence_mg, self.weight_c = presence_mg, weight_c
+        self.validation, self.rows, self.batch_size = validation, rows, batch_size
+        self.hidden_ratio, self.lambda_sparse = hidden_ratio, lambda_sparse
+
+    def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
+        """Weighted cross-entropy and the weighted entropy of the masks."""
+        x_ng, missing_ng = open_inputs(minibatch, self.presence_mg)
+        drawn_ng = draw_hidden(missing_ng, self.hidden_ratio, generator)
+        logits_nc, encoding = self.model(x_ng, drawn_ng | missing_ng)
+        return self.cross_entropy(logits_nc, minibatch.label) + self.lambda_sparse * encoding.entropy
+
+    def cross_entropy(self, logits_nc: Tensor, label_n: Tensor) -> Tensor:
+        """Mean over cells of the class's weight times the cross-entropy in nats.
+
+        The weights' mean over the training cells is 1, so that no minibatch needs its own norm.
+        """
+        loss_n = F.cross_entropy(logits_nc.float(), label_n, reduction="none")
+        return (self.weight_c[label_n] * loss_n).mean()
+
+    def logits(self, x_ng: Tensor, missing_ng: Tensor) -> Tensor:
+        """Logits (n, c), as `predict` asks for them."""
+        return self.model(x_ng, missing_ng)[0]
+
+    def validate(self) -> dict[str, float]:
+        """Class-balanced loss and macro-F1 of the labelled validation cells."""
+        label_n, logits_nc = self.predict_rows(self.validation, self.rows)
+        predicted_n = logits_nc.argmax(dim=1).numpy()
+        confusion = count_confusion(label_n.numpy(), predicted_n, len(self.weight_c))
+        return {
+            "validation_loss": self.cross_entropy(
+                logits_nc.to(self.weight_c.device), label_n.to(self.weight_c.device)
+            ).item(),
+            "validation_macro_f1": float(average_f1(confusion)),
+        }
+
+    def predict_rows(self, source: PackedSource, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Labels (n,) and logits (n, c) on the CPU, in the order of `rows`."""
+        parts = [
+            (minibatch.label.cpu(), logits_nc.float().cpu())
+            for minibatch, logits_nc in predict(
+                self.logits, source.iterate(rows, self.batch_size), self.presence_mg
+            )
+        ]
+        labels, logits = zip(*parts, strict=True)
+        return torch.cat(labels), torch.cat(logits)

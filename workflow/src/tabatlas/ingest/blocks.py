@@ -1,0 +1,51 @@
+"""Rows of an experiment's matrix as CSR, written and read block by block."""
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+import tiledbsoma
+from tiledbsoma import SparseNDArray, TileDBWriteOptions
+
+from tabatlas.ingest.experiment import share_context
+
+
+def read_rows(array: SparseNDArray, start: int, stop: int) -> sp.csr_matrix:
+    """The stored rows `start` … `stop` - 1 as canonical CSR; rows never written are empty."""
+    shape = (stop - start, array.shape[1])
+    table = array.read((slice(start, stop - 1),)).tables().concat()
+    row_n, gene_n, value_n = (column.to_numpy() for column in table.columns)
+    place_n = (row_n - start) * shape[1] + gene_n
+    # TileDB gives tiles of overlapping fragments in no order of rows.
+    if (np.diff(place_n) < 0).any():
+        order = np.argsort(place_n)
+        row_n, gene_n, value_n = row_n[order], gene_n[order], value_n[order]
+    pointers = np.zeros(shape[0] + 1, dtype=np.int64)
+    np.cumsum(np.bincount(row_n - start, minlength=shape[0]), out=pointers[1:])
+    return sp.csr_matrix((value_n, gene_n.astype(np.int32), pointers), shape=shape)
+
+
+def store_rows(array: SparseNDArray, start: int, values: sp.csr_matrix) -> None:
+    """Make the rows from `start` on hold `values` (canonical CSR); what is there already stays.
+
+    `array` is open for reading. A block lands whole or not at all, so a repeat after a kill
+    writes what is missing. Blocks of other rows may be written at the same time.
+    """
+    if same_rows(read_rows(array, start, start + values.shape[0]), values):
+        return
+    row_n = np.repeat(np.arange(start, start + values.shape[0]), np.diff(values.indptr))
+    gene_n = values.indices.astype(np.int64)
+    table = pa.table([row_n, gene_n, values.data], names=["soma_dim_0", "soma_dim_1", "soma_data"])
+    # Opened for each block: a timestamp of its own.
+    with SparseNDArray.open(array.uri, "w", context=share_context()) as target:
+        # One tile spans all genes, so canonical CSR is TileDB's global order.
+        target.write(table, platform_config=TileDBWriteOptions(sort_coords=False))
+
+
+def same_rows(one: sp.csr_matrix, other: sp.csr_matrix) -> bool:
+    """Whether two canonical CSR matrices of one shape are equal to the bit."""
+    return (
+        one.nnz == other.nnz
+        and np.array_equal(one.indptr, other.indptr)
+        and np.array_equal(one.indices, other.indices)
+        and np.array_equal(one.data, other.data)
+    )

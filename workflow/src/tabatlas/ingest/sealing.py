@@ -1,0 +1,122 @@
+"""Read an experiment back, compare it with what was registered and appended, and digest it."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tiledbsoma import Experiment
+
+from tabatlas.counts import log1p_cp10k
+from tabatlas.errors import IntegrityError
+from tabatlas.ingest.blocks import read_rows, same_rows
+from tabatlas.ingest.digests import CountsTally, digest_frame, digest_genes
+from tabatlas.ingest.registry import Dataset, Registry
+from tabatlas.names import MEASUREMENT, NORMALIZED_LAYER, PRESENCE, RAW_LAYER, TOTAL_N
+from tabatlas.provenance import digest_json
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What an `append` wrote, and into the experiment of which sources."""
+
+    dataset_id: str
+    sources_digest: str
+    n_obs: int
+    n_entries: int
+    total: int
+    counts_digest: str
+
+
+def pin_moment() -> int:
+    """A timestamp (ms) that is over: what is written from now on gets a later one."""
+    moment = time.time_ns() // 1_000_000
+    while time.time_ns() // 1_000_000 <= moment:
+        time.sleep(0.001)
+    return moment
+
+
+def match_receipts(registry: Registry, receipts: Sequence[Receipt]) -> dict[str, Receipt]:
+    """The receipt of every registered dataset. Raises `IntegrityError` where one lacks."""
+    matched = {receipt.dataset_id: receipt for receipt in receipts}
+    for dataset in registry.datasets:
+        receipt = matched.get(dataset.dataset_id)
+        if receipt is None or receipt.sources_digest != registry.sources_digest:
+            state = "was not appended" if receipt is None else "was appended to another experiment"
+            raise IntegrityError(
+                f"{dataset.dataset_id}: {state}. Run `tabatlas ingest append` for it."
+            )
+    return matched
+
+
+def verify_experiment(
+    experiment: Experiment,
+    registry: Registry,
+    receipts: Mapping[str, Receipt],
+    block_entries: int,
+) -> str:
+    """Compare all that the experiment holds with the registry and the receipts; digest it.
+
+    Returns the sha256 of var and of each dataset's obs, (joinid, gene, count) and measured genes
+    in order. Raises `IntegrityError` naming dataset and quantity.
+    """
+    var = digest_frame(experiment.ms[MEASUREMENT].var.read().concat().to_pandas())
+    compare("all datasets", "cells", experiment.obs.count, registry.n_obs)
+    compare("all datasets", "genes", var, registry.var_digest)
+    contents = []
+    for dataset in registry.datasets:
+        obs, tally, measured = read_dataset(experiment, dataset, registry, block_entries)
+        receipt = receipts[dataset.dataset_id]
+        for quantity, found, wanted in (
+            ("cells", len(obs), dataset.n_obs),
+            ("obs", digest_frame(obs), dataset.obs_digest),
+            ("entries", tally.n_entries, dataset.n_entries),
+            ("total counts", tally.total, dataset.total),
+            ("counts", tally.digest(), receipt.counts_digest),
+            ("measured genes", digest_genes(measured), dataset.measured_digest),
+        ):
+            compare(dataset.dataset_id, quantity, found, wanted)
+        contents.append([dataset.obs_digest, receipt.counts_digest, dataset.measured_digest])
+    return digest_json({"organism": registry.organism, "var": var, "datasets": contents})
+
+
+def compare(place: str, quantity: str, found: Any, wanted: Any) -> None:
+    """Raise `IntegrityError` where the experiment holds something else than it should."""
+    if found != wanted:
+        raise IntegrityError(
+            f"{place}: {quantity}: {found} in the experiment, {wanted} in the sources. "
+            "Run `tabatlas ingest append` for it again; if that does not help, delete the "
+            "experiment and run `tabatlas ingest` again."
+        )
+
+
+def read_dataset(
+    experiment: Experiment, dataset: Dataset, registry: Registry, block_entries: int
+) -> tuple[pd.DataFrame, CountsTally, np.ndarray]:
+    """A dataset's obs, the tally of its counts, and the indices of its measured genes.
+
+    Raises `IntegrityError` where the normalized layer is not that of the counts.
+    """
+    rna = experiment.ms[MEASUREMENT]
+    rows = slice(dataset.first_joinid, dataset.stop_joinid - 1)
+    obs = experiment.obs.read((rows,)).concat().to_pandas()
+    tally = CountsTally()
+    for start, stop in divide_joinids(dataset, block_entries):
+        counts = read_rows(rna.X[RAW_LAYER], start, stop)
+        tally.add(start, counts)
+        if registry.normalized:
+            total_n = obs[TOTAL_N].to_numpy()[start - rows.start : stop - rows.start]
+            stored = read_rows(rna.X[NORMALIZED_LAYER], start, stop)
+            equal = same_rows(stored, log1p_cp10k(counts, total_n))
+            compare(dataset.dataset_id, "rows of normalized as of raw", equal, True)
+    presence = read_rows(rna[PRESENCE], dataset.row, dataset.row + 1)
+    return obs, tally, presence.indices[presence.data]
+
+
+def divide_joinids(dataset: Dataset, block_entries: int) -> Iterator[tuple[int, int]]:
+    """Divide a dataset's joinids into runs of about `block_entries` counts."""
+    n_rows = max(1, block_entries * dataset.n_obs // max(1, dataset.n_entries))
+    for start in range(dataset.first_joinid, dataset.stop_joinid, n_rows):
+        yield start, min(start + n_rows, dataset.stop_joinid)

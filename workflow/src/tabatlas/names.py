@@ -1,0 +1,80 @@
+"""Every column, layer and array name, spelled once.
+
+obs columns are those of the CELLxGENE schema 7.1, QC columns those of scanpy.
+"""
+
+# obs, CELLxGENE schema 7.1
+OBS_ID = "obs_id"  # dataset id + ":" + barcode: the stable name of a cell
+BARCODE = "barcode"
+DATASET_ID = "dataset_id"
+COLLECTION_ID = "collection_id"
+DONOR_ID = "donor_id"
+CELL_TYPE = "cell_type"
+CELL_TYPE_ID = "cell_type_ontology_term_id"
+ASSAY = "assay"
+ASSAY_ID = "assay_ontology_term_id"
+DISEASE = "disease"
+DISEASE_ID = "disease_ontology_term_id"
+TISSUE = "tissue"
+TISSUE_ID = "tissue_ontology_term_id"
+IS_PRIMARY_DATA = "is_primary_data"
+PERTURBATION_ID = "genetic_perturbation_id"
+PERTURBATION_STRATEGY = "genetic_perturbation_strategy"
+
+# obs, technical: cells that went through one library preparation together
+BATCH = "batch"
+
+# obs, quality control (scanpy)
+N_GENES = "n_genes_by_counts"
+TOTAL_COUNTS = "total_counts"
+PCT_MT = "pct_counts_mt"
+DOUBLET_SCORE = "doublet_score"
+
+# obs, normalization
+TOTAL_N = "total_n"  # sum over all atlas genes, kept when a subset of the genes is loaded
+SIZE_FACTOR = "size_factor"
+
+# var
+FEATURE_ID = "feature_id"
+FEATURE_NAME = "feature_name"
+FEATURE_TYPE = "feature_type"
+FEATURE_TYPES = "feature_types"  # 10x: "Gene Expression", "Antibody Capture"
+MEASURED = "measured"
+
+# uns
+ORGANISM = "organism"
+
+# SOMA
+JOINID = "soma_joinid"
+MEASUREMENT = "RNA"
+RAW_LAYER = "raw"
+NORMALIZED_LAYER = "normalized"
+PRESENCE = "feature_dataset_presence_matrix"
+
+# split
+SPLIT = "split"
+PARTS = ("train", "validation", "test")
+
+# values
+UNKNOWN = "unknown"
+NOT_APPLICABLE = "na"
+PERTURBATION_DELIMITER = " || "  # CELLxGENE schema 7.1
+CONTROL = "control"
+NO_PERTURBATIONS = "no perturbations"
+
+CATEGORICAL_OBS = (
+    DATASET_ID,
+    COLLECTION_ID,
+    DONOR_ID,
+    BATCH,
+    CELL_TYPE,
+    CELL_TYPE_ID,
+    ASSAY,
+    ASSAY_ID,
+    DISEASE,
+    DISEASE_ID,
+    TISSUE,
+    TISSUE_ID,
+    PERTURBATION_ID,
+    PERTURBATION_STRATEGY,
+)

@@ -1,0 +1,56 @@
+"""The Cell Ontology: labels to terms, obsolete terms, descendants and an order of terms.
+
+The ontology is the release that `cellxgene-ontology-guide` ships.
+"""
+
+import functools
+
+from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+from tabatlas.errors import ConfigError
+
+
+@functools.cache
+def parser() -> OntologyParser:
+    """The parser of the shipped ontologies."""
+    return OntologyParser()
+
+
+@functools.cache
+def ids_by_label() -> dict[str, str]:
+    """Lower-case names of the current Cell Ontology terms, to their ids."""
+    return {
+        label.lower(): term
+        for label, term in parser().get_term_label_to_id_map("CL").items()
+        if not parser().is_term_deprecated(term)
+    }
+
+
+def check_term(term: str, place: str) -> str:
+    """Return `term` if it is a current Cell Ontology id; else `ConfigError` naming a replacement."""
+    if not parser().is_valid_term_id(term, "CL"):
+        raise ConfigError(f"{place}: `{term}` is no Cell Ontology id. Look it up in the ontology.")
+    if parser().is_term_deprecated(term):
+        replacement = parser().get_term_replacement(term)
+        step = f"use {replacement}" if replacement else "choose a current term"
+        raise ConfigError(f"{place}: `{term}` ({name_term(term)}) is obsolete; {step}.")
+    return term
+
+
+@functools.cache
+def name_term(term: str) -> str:
+    """The ontology's own name of a term."""
+    return parser().get_term_label(term)
+
+
+@functools.cache
+def ancestors(term: str) -> frozenset[str]:
+    """Every term that `term` is a kind of, itself left out; nothing for a label without an id."""
+    if not parser().is_valid_term_id(term, "CL"):
+        return frozenset()
+    return frozenset(parser().get_term_ancestors(term)) - {term}
+
+
+def lineage(term: str) -> tuple[str, ...]:
+    """The path from the most general ancestor to the term: sorting by it groups relatives."""
+    return (*sorted(ancestors(term), key=lambda one: (len(ancestors(one)), one)), term)

@@ -1,0 +1,1 @@
+"""Pack: experiment and split → the training cache: shuffled CSR shards and `genes.parquet`."""

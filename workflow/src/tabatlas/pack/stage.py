@@ -1,0 +1,107 @@
+"""Write the training cache: what training reads, and nothing of the test."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+
+from tabatlas import names
+from tabatlas.experiment import Experiment, open_experiment
+from tabatlas.pack.genes import GeneMoments, choose_genes, describe_genes, rank_variable_genes
+from tabatlas.pack.settings import PackSettings
+from tabatlas.pack.shards import read_shards, shuffle_cells, write_shard
+from tabatlas.provenance import digest_file, digest_json, write_json
+from tabatlas.stream.packed import FORMAT
+
+logger = logging.getLogger(__name__)
+
+TRAIN, VALIDATION, _ = names.PARTS
+COLUMNS = (
+    names.DATASET_ID,
+    names.BATCH,
+    names.CELL_TYPE,
+    names.CELL_TYPE_ID,
+    names.ASSAY,
+    names.DISEASE,
+    names.TOTAL_N,
+)
+HVG_SAMPLE = 50_000  # cells; variable genes do not change with more
+
+
+def run(
+    manifest: Annotated[Path, "ingest/manifest.json"],
+    split: Annotated[Path, "split/cells.parquet"],
+    settings: Annotated[Path, "settings/pack.json"],
+    shards: Annotated[Path, "folder of the cache to write"],
+    pack: Annotated[Path, "manifest.json to write, last"],
+) -> None:
+    """Write shuffled CSR shards of the training genes, and the statistics of the genes."""
+    chosen = PackSettings.read(settings)
+    shutil.rmtree(shards, ignore_errors=True)
+    shards.mkdir(parents=True)
+    with open_experiment(manifest) as experiment:
+        cells = read_cells(experiment, split)
+        rng = np.random.default_rng([chosen.seed, 0])
+        parts = {part: shuffle_cells(cells, part, rng) for part in (TRAIN, VALIDATION)}
+        genes = select_genes(experiment, parts[TRAIN], chosen)
+        np.save(shards / "presence.npy", experiment.read_presence()[:, genes])
+        write_parts(experiment, parts, genes, chosen.shard_cells, shards)
+        about = {"experiment": experiment.digest, "organism": experiment.about["organism"]}
+    files = {
+        str(path.relative_to(shards)): digest_file(path)
+        for path in sorted(shards.rglob("*"))
+        if path.is_file()
+    }
+    counts = {part: -(-len(table) // chosen.shard_cells) for part, table in parts.items()}
+    about |= {"format": FORMAT, "folder": shards.name, "parts": counts, "files": files}
+    write_json(about | {"digest": digest_json(files)}, pack)
+    logger.info("%d training and %d validation cells × %d genes", *map(len, parts.values()), len(genes))
+
+
+def read_cells(experiment: Experiment, split: Path) -> pd.DataFrame:
+    """Every cell with its part; `dataset` is its row of the presence matrix."""
+    parts = pd.read_parquet(split, columns=[names.JOINID, names.SPLIT, "donor"])
+    cells = experiment.read_obs(COLUMNS).merge(parts, on=names.JOINID, validate="one_to_one")
+    rows = {name: row for row, name in enumerate(experiment.dataset_ids)}
+    cells["dataset"] = cells[names.DATASET_ID].astype(str).map(rows).astype(np.int64)
+    return cells
+
+
+def select_genes(experiment: Experiment, train: pd.DataFrame, settings: PackSettings) -> np.ndarray:
+    """Positions of the training genes; variable ones are found on training cells."""
+    used = np.unique(train["dataset"])
+    measured = experiment.read_presence()[used].any(axis=0)
+    atlas = pd.Index(experiment.read_var()[names.FEATURE_ID])
+    genes = choose_genes(settings, atlas, measured, experiment.about["organism"])
+    if settings.genes != "hvg":
+        return genes
+    sample = train.iloc[:HVG_SAMPLE]  # the table is shuffled
+    counts = experiment.read_counts(sample[names.JOINID].to_numpy())[:, genes]
+    return genes[rank_variable_genes(counts, sample[names.TOTAL_N].to_numpy(), settings.n_hvg)]
+
+
+def write_parts(
+    experiment: Experiment,
+    parts: dict[str, pd.DataFrame],
+    genes: np.ndarray,
+    shard_cells: int,
+    folder: Path,
+) -> None:
+    """Write the shards and tables of all parts, and `genes.parquet` of the training part."""
+    moments = GeneMoments(len(genes))
+    presence_mg = experiment.read_presence()[:, genes]
+    for part, table in parts.items():
+        (folder / part).mkdir()
+        for number, (cells, counts) in enumerate(read_shards(experiment, table, shard_cells)):
+            chosen = counts[:, genes]
+            write_shard(chosen, folder / part / f"{number:05d}")
+            if part == TRAIN:
+                moments.add(
+                    chosen, cells[names.TOTAL_N].to_numpy(), presence_mg[cells["dataset"]]
+                )
+        table.drop(columns=names.SPLIT).to_parquet(folder / part / "cells.parquet", index=False)
+    described = describe_genes(experiment.read_var().iloc[genes], moments)
+    described.to_parquet(folder / "genes.parquet", index=False)

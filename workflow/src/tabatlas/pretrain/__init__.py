@@ -1,0 +1,1 @@
+"""Pretrain: pack → encoder and decoder that predict hidden genes, with genes and architecture."""

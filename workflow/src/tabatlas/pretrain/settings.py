@@ -1,0 +1,47 @@
+"""Settings of `pretrain`, the network's architecture among them."""
+
+from dataclasses import fields, replace
+from typing import Literal
+
+from pydantic import Field, create_model
+
+from tabatlas.settings import StageSettings
+from tabatlas.tabnet.architecture import PRESETS, Architecture
+from tabatlas.train.settings import TrainingSettings
+
+# The network declares its knobs itself (it must import without pydantic); here each becomes an
+# optional setting, so that a config names only what differs from the preset.
+ArchitectureSettings = create_model(
+    "ArchitectureSettings",
+    __base__=StageSettings,
+    __doc__="Knobs of the network that differ from the preset.",
+    **{
+        knob.name: (knob.type | None, Field(None, **knob.metadata)) for knob in fields(Architecture)
+    },
+)
+
+
+class PretrainSettings(TrainingSettings):
+    """How the encoder learns to predict hidden genes."""
+
+    preset: Literal["small", "paper", "sctab"] = Field(
+        "small", description="Architecture to start from; see `tabatlas.tabnet.architecture`."
+    )
+    architecture: ArchitectureSettings = ArchitectureSettings()
+    pretraining_ratio: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of genes hidden per cell (Arik & Pfister 2021, self-supervised task).",
+    )
+    lambda_sparse: float = Field(
+        1e-4,
+        ge=0,
+        le=1,
+        description="Weight of the masks' entropy in the loss (Arik & Pfister 2021).",
+    )
+
+    def choose_architecture(self) -> Architecture:
+        """The preset with the knobs that the config names."""
+        named = self.architecture.model_dump(exclude_none=True)
+        return replace(PRESETS[self.preset], **named)

@@ -1,0 +1,93 @@
+"""Train encoder and decoder on the pack and write them with their genes and architecture."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+
+from tabatlas.pretrain.settings import PretrainSettings
+from tabatlas.pretrain.task import MaskedGenes, Validation
+from tabatlas.provenance import write_json
+from tabatlas.stream.packed import PackedSource, read_manifest
+from tabatlas.tabnet.decoder import Decoder
+from tabatlas.train.checkpoint import name_part
+from tabatlas.train.device import choose_device, seed_generator
+from tabatlas.train.engine import Progress, Trainer, key_run
+from tabatlas.train.model import (
+    Model,
+    build_encoder,
+    describe_model,
+    gene_statistics,
+    write_metrics,
+    write_model,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    pack: Annotated[Path, "pack/manifest.json"],
+    settings: Annotated[Path, "settings/pretrain.json"],
+    checkpoints: Annotated[Path, "folder of checkpoints, kept over interruptions"],
+    model: Annotated[Path, "folder of the encoder and decoder to write"],
+) -> None:
+    """Learn to predict hidden genes from the others."""
+    chosen = PretrainSettings.read(settings)
+    device = choose_device(chosen.device, chosen.threads)
+    train, validation = PackedSource(pack, "train"), PackedSource(pack, "validation")
+    logger.info("%d cells × %d genes on %s", len(train), train.n_genes, device)
+    task = build_task(chosen, train, validation, device)
+    key = key_run("pretrain", chosen.model_dump(mode="json"), device, pack=train.digest)
+    folder = checkpoints / key
+    progress = Trainer(task, train, np.arange(len(train)), chosen, device, folder).run()
+    write_json(score_pretraining(task, progress), model / "scores.json")
+    write_metrics(progress.metrics, model)
+    organism = read_manifest(pack)["organism"]
+    about = describe_model(chosen.choose_architecture(), train.genes, organism)
+    write_model(Model(about, train.genes, name_parts(task)), model)
+
+
+def build_task(
+    chosen: PretrainSettings, train: PackedSource, validation: PackedSource, device: torch.device
+) -> MaskedGenes:
+    """The network on its device, and its cells for validation."""
+    architecture = chosen.choose_architecture()
+    generator = seed_generator("cpu", chosen.seed)
+    # The pack is shuffled: its first cells are a random sample.
+    rows = np.arange(min(len(validation), chosen.validation_cells))
+    task = MaskedGenes(
+        build_encoder(architecture, train.genes, generator),
+        Decoder(architecture, *gene_statistics(train.genes), generator),
+        train.presence.to(device),
+        Validation(validation, rows, chosen.batch_size, chosen.seed),
+        chosen.pretraining_ratio,
+        chosen.lambda_sparse,
+    )
+    task.model.to(device)
+    return task
+
+
+def name_parts(task: MaskedGenes) -> dict[str, torch.Tensor]:
+    """All weights, under `encoder/` and `decoder/`."""
+    parts = (name_part(part.state_dict(), name) for name, part in task.model.items())
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+def score_pretraining(task: MaskedGenes, progress: Progress) -> dict[str, Any]:
+    """How well hidden genes of validation cells are predicted, beside predicting the mean."""
+    task.model.eval()
+    found = task.validate()
+    ratio = found["validation_loss"] / found["gene_mean_loss"]
+    logger.info("masked loss %.3f of that of predicting the gene's mean", ratio)
+    return {
+        "masked_loss": found["validation_loss"],
+        "gene_mean_loss": found["gene_mean_loss"],
+        "ratio": ratio,
+        "n_validation_cells": len(task.validation.rows),
+        "n_genes": task.presence_mg.shape[1],
+        "n_parameters": sum(parameter.numel() for parameter in task.model.parameters()),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+    }

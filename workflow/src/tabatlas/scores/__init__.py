@@ -1,0 +1,1 @@
+"""Scores: each score and each baseline has its one definition here."""

@@ -1,0 +1,169 @@
+"""Programs: by how much each gene departs, in natural log, from the atlas's mean expression.
+
+Every program is a data frame of genes (rows, by symbol) × effects (columns).
+"""
+
+import numpy as np
+import pandas as pd
+
+from tabatlas.simulate.design import (
+    CELL_TYPES,
+    INTERACTIONS,
+    PERTURBATIONS,
+    SINGLES,
+    TREE,
+    DatasetDesign,
+    join_targets,
+)
+from tabatlas.simulate.draws import named_generator
+from tabatlas.simulate.markers import CELL_LINE_MARKERS, MARKERS, MITOCHONDRIAL, MODULES
+
+N_UNNAMED_MODULES = 8
+DAMAGE = "damage"  # of a dying cell: the cytoplasm leaks, the mitochondria stay
+DATASET_SPREAD = 0.35
+LIBRARY_SPREAD = 0.12
+DONOR_SPREAD = 0.10
+CELL_LINE_SPREAD = 0.8
+
+
+def draw_base(genes: pd.Index, seed: int) -> pd.Series:
+    """Mean log expression of each gene: heavy-tailed, organelles high, markers as any gene."""
+    rng = named_generator(seed, "base")
+    base = pd.Series(rng.normal(0.0, 1.3, len(genes)), genes)
+    base[MITOCHONDRIAL.split()] = rng.normal(2.2, 0.6, 13)
+    for module, mean in {"translation": 2.2, "oxidative phosphorylation": 1.0}.items():
+        symbols = MODULES[module].split()
+        base[symbols] = rng.normal(mean, 0.6, len(symbols))
+    for markers in MARKERS.values():
+        symbols = markers.split()
+        base[symbols] = rng.normal(-0.5, 0.8, len(symbols))
+    return base
+
+
+def draw_cell_types(genes: pd.Index, seed: int) -> pd.DataFrame:
+    """One column per cell type: the sum along its path in the tree, minus the mean of all types."""
+    nodes = {name: draw_node(name, genes, seed) for name in TREE}
+    paths = pd.DataFrame({leaf: sum_path(leaf, nodes) for leaf in CELL_TYPES})
+    return paths.sub(paths.mean(axis=1), axis=0)
+
+
+def draw_node(name: str, genes: pd.Index, seed: int) -> pd.Series:
+    """What sets a node of the tree apart from its parent."""
+    rng, node = named_generator(seed, "tree", name), TREE[name]
+    is_changed = rng.random(len(genes)) < node.share
+    program = pd.Series(rng.normal(0, node.spread, len(genes)) * is_changed, genes)
+    markers = MARKERS[name].split()
+    program[markers] = rng.normal(node.marker_rise, 0.3, len(markers))
+    return program
+
+
+def sum_path(leaf: str, nodes: dict[str, pd.Series]) -> pd.Series:
+    """Sum of the nodes from the root of the tree to `leaf`."""
+    parent = TREE[leaf].parent
+    return nodes[leaf] if parent is None else nodes[leaf] + sum_path(parent, nodes)
+
+
+def draw_modules(genes: pd.Index, seed: int) -> pd.DataFrame:
+    """Loadings of the gene modules, real ones and unnamed ones, and of the damage of dying cells.
+
+    Each module takes 6 % of the genes besides its named ones; a quarter of those go down.
+    """
+    modules = {name: draw_module(name, symbols.split(), genes, seed) for name, symbols in MODULES.items()}
+    for number in range(1, N_UNNAMED_MODULES + 1):
+        modules[f"module {number}"] = draw_module(f"module {number}", [], genes, seed)
+    modules[DAMAGE] = pd.Series(genes.isin(MITOCHONDRIAL.split()), genes, dtype=float)
+    return pd.DataFrame(modules)
+
+
+def draw_module(name: str, symbols: list[str], genes: pd.Index, seed: int) -> pd.Series:
+    """Loadings of one module: log fold change per standard deviation of its activity."""
+    rng = named_generator(seed, "module", name)
+    is_member = rng.random(len(genes)) < 0.06
+    sign = np.where(rng.random(len(genes)) < 0.25, -1, 1)
+    loading = pd.Series(rng.normal(0.5, 0.15, len(genes)) * sign * is_member, genes)
+    loading[symbols] = rng.normal(0.6, 0.15, len(symbols))
+    return loading
+
+
+def draw_batches(design: DatasetDesign, genes: pd.Index, seed: int) -> pd.DataFrame:
+    """One column per library: the dataset's program plus the library's own, weaker one."""
+    rng = named_generator(seed, "dataset", design.name)
+    dataset = rng.normal(0, DATASET_SPREAD, len(genes))
+    libraries = {
+        batch: dataset + named_generator(seed, "library", batch).normal(0, LIBRARY_SPREAD, len(genes))
+        for batch in design.batches
+    }
+    return pd.DataFrame(libraries, genes)
+
+
+def draw_donors(design: DatasetDesign, genes: pd.Index, seed: int) -> pd.DataFrame:
+    """One column per donor; a person in two datasets of a collection has the same program."""
+    donors = {
+        donor: named_generator(seed, "donor", design.collection, donor).normal(
+            0, DONOR_SPREAD, len(genes)
+        )
+        for donor in design.donors
+    }
+    return pd.DataFrame(donors, genes)
+
+
+def draw_cell_line(base: pd.Series, seed: int) -> pd.Series:
+    """What sets the screen's cell line apart from blood; targets are nearly silent in it."""
+    rng = named_generator(seed, "cell line")
+    line = pd.Series(rng.normal(0, CELL_LINE_SPREAD, len(base)), base.index)
+    markers, targets = CELL_LINE_MARKERS.split(), list(SINGLES)
+    line[markers] = rng.normal(2.0, 0.5, len(markers))
+    line[targets] = rng.normal(-1.5, 0.3, len(targets)) - base[targets]
+    return line
+
+
+def draw_perturbations(genes: pd.Index, seed: int) -> pd.DataFrame:
+    """One column per perturbation; "na", the non-targeting control, is zero.
+
+    A pair is the sum of its singles on their targets; on all other genes its interaction decides.
+    """
+    programs = draw_response_programs(genes, seed)
+    effects = {target: draw_single(target, programs, seed) for target in SINGLES}
+    for pair, kind in INTERACTIONS.items():
+        effects[join_targets(*pair)] = combine_pair(pair, kind, effects, seed)
+    return pd.DataFrame(effects, genes).reindex(columns=list(PERTURBATIONS), fill_value=0.0)
+
+
+def draw_response_programs(genes: pd.Index, seed: int) -> pd.DataFrame:
+    """Six downstream programs of 20 to 60 genes that several perturbations share."""
+    programs = {
+        number: draw_response(genes, named_generator(seed, "response", str(number)), 20, 60)
+        for number in range(6)
+    }
+    return pd.DataFrame(programs)
+
+
+def draw_response(genes: pd.Index, rng: np.random.Generator, low: int, high: int) -> pd.Series:
+    """Log fold changes of `low` to `high` genes, two thirds of them up, none of them a target."""
+    response = pd.Series(0.0, genes)
+    responders = rng.choice(genes.difference(list(SINGLES)), rng.integers(low, high + 1), False)
+    sign = np.where(rng.random(len(responders)) < 2 / 3, 1, -1)
+    response[responders] = sign * rng.normal(1.0, 0.25, len(responders))
+    return response
+
+
+def draw_single(target: str, programs: pd.DataFrame, seed: int) -> pd.Series:
+    """A single perturbation: its target up, one or two shared programs, some genes of its own."""
+    rng = named_generator(seed, "perturbation", target)
+    effect = 0.8 * draw_response(programs.index, rng, 5, 15)
+    for number in rng.choice(programs.columns, rng.integers(1, 3), replace=False):
+        effect += rng.uniform(0.4, 1.3) * programs[number]
+    effect[target] = rng.normal(2.5, 0.3)
+    return effect
+
+
+def combine_pair(
+    pair: tuple[str, str], kind: str, effects: dict[str, pd.Series], seed: int
+) -> pd.Series:
+    """The effect of two perturbations at once."""
+    additive = effects[pair[0]] + effects[pair[1]]
+    if kind == "neomorphic":
+        rng = named_generator(seed, "perturbation", *pair)
+        return additive + 1.2 * draw_response(additive.index, rng, 30, 40)
+    factor = {"additive": 1.0, "synergistic": 1.7, "suppressive": 0.4}[kind]
+    return additive.where(additive.index.isin(pair), factor * additive)

@@ -1,0 +1,1 @@
+"""Split: the experiment's obs → train, validation and test of whole donors, proved disjoint."""

@@ -1,0 +1,111 @@
+"""Give every cell its part and the reason for it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tabatlas import names
+from tabatlas.split.donors import draw_units, name_donors, tie_groups
+from tabatlas.split.settings import SplitSettings
+
+TRAIN, VALIDATION, TEST = names.PARTS
+EXCLUDED = "excluded"
+HELD_OUT_FOLD = 0
+# One donor of two is an honest test; a validation needs variety on the training side too.
+LEAST_TEST, LEAST_VALIDATION = 2, 3
+
+
+@dataclass(frozen=True)
+class Units:
+    """By what whole units test and validation were drawn: donors, batches, cells or datasets."""
+
+    test: str
+    validation: str
+
+
+def assign_parts(
+    obs: pd.DataFrame, duplicates: np.ndarray, folds: pd.DataFrame, settings: SplitSettings
+) -> tuple[pd.DataFrame, Units]:
+    """obs with the columns `split`, `reason` and `donor`, and the units that were drawn.
+
+    A second copy of a cell and cells of held-out perturbations are excluded. Cells of a screen
+    train: what is held out there are perturbations, not donors.
+    """
+    assigned = obs.copy()
+    donors = name_donors(obs)
+    assigned["donor"] = donors
+    assigned[names.SPLIT], assigned["reason"] = TRAIN, ""
+    exclude_cells(assigned, duplicates, folds)
+    groups = group_people(obs, donors, duplicates, settings)
+    drawn = (assigned[names.SPLIT] == TRAIN).to_numpy()
+    screened = obs[names.PERTURBATION_STRATEGY].astype(str) != names.NO_PERTURBATIONS
+    drawn &= ~screened.to_numpy()
+    test_unit = draw_test(assigned, groups, drawn, settings)
+    drawn &= (assigned[names.SPLIT] == TRAIN).to_numpy()
+    rng = np.random.default_rng([settings.seed, 2])
+    unit = draw_into(
+        assigned, groups, drawn, VALIDATION, settings.validation_fraction, LEAST_VALIDATION, rng
+    )
+    return assigned, Units(test_unit, unit)
+
+
+def exclude_cells(assigned: pd.DataFrame, duplicates: np.ndarray, folds: pd.DataFrame) -> None:
+    """Mark second copies of cells, and cells of the perturbations that are held out."""
+    assigned.loc[np.unique(duplicates[:, 1]), [names.SPLIT, "reason"]] = EXCLUDED, "duplicate"
+    held_out = folds.loc[folds["fold"] == HELD_OUT_FOLD, names.PERTURBATION_ID]
+    perturbed = assigned[names.PERTURBATION_ID].astype(str).isin(held_out)
+    assigned.loc[perturbed, [names.SPLIT, "reason"]] = EXCLUDED, "held-out perturbation"
+
+
+def group_people(
+    obs: pd.DataFrame, donors: pd.Series, duplicates: np.ndarray, settings: SplitSettings
+) -> np.ndarray:
+    """Codes of groups of cells that must stay on one side (n,).
+
+    Donors; those of datasets of the same people; and donors who share a duplicate cell.
+    """
+    codes = pd.factorize(donors, sort=True)[0]
+    ties = [(codes[first], codes[second]) for first, second in duplicates]
+    for datasets in settings.same_people:
+        together = np.unique(codes[obs[names.DATASET_ID].astype(str).isin(datasets)])
+        ties += [(together[0], other) for other in together[1:]]
+    return tie_groups(codes, ties)
+
+
+def draw_test(
+    assigned: pd.DataFrame, groups: np.ndarray, drawn: np.ndarray, settings: SplitSettings
+) -> str:
+    """Mark the test: the held-out datasets with everyone tied to them, else drawn donors."""
+    if settings.held_out_datasets:
+        held_out = assigned[names.DATASET_ID].astype(str).isin(settings.held_out_datasets)
+        people = np.isin(groups, groups[held_out.to_numpy()])
+        kept = (assigned[names.SPLIT] == TRAIN).to_numpy()
+        assigned.loc[kept & people & held_out, names.SPLIT] = TEST
+        # A donor of a held-out dataset may also be in another one: there the cells are left out.
+        also = kept & people & ~held_out.to_numpy()
+        assigned.loc[also, [names.SPLIT, "reason"]] = EXCLUDED, "donor of a held-out dataset"
+        return "datasets"
+    rng = np.random.default_rng([settings.seed, 0])
+    return draw_into(assigned, groups, drawn, TEST, settings.test_fraction, LEAST_TEST, rng)
+
+
+def draw_into(
+    assigned: pd.DataFrame,
+    groups: np.ndarray,
+    drawn: np.ndarray,
+    part: str,
+    fraction: float,
+    least: int,
+    rng: np.random.Generator,
+) -> str:
+    """Move about `fraction` of the cells `drawn` into `part`; return the unit that was kept."""
+    rows = np.flatnonzero(drawn)
+    if not len(rows) or fraction == 0:
+        return "cells"
+    cells = assigned.iloc[rows]
+    batches = cells[names.DATASET_ID].astype(str) + "/" + cells[names.BATCH].astype(str)
+    labels = cells[names.CELL_TYPE].astype(str).to_numpy()
+    chosen, unit = draw_units(groups[rows], batches.to_numpy(), labels, fraction, least, rng)
+    assigned.loc[rows[chosen], names.SPLIT] = part
+    return unit

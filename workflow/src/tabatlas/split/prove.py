@@ -1,0 +1,79 @@
+"""Summaries of a split, and the proof that its parts do not meet."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tabatlas import names
+from tabatlas.split.assign import EXCLUDED, HELD_OUT_FOLD, TEST, TRAIN, VALIDATION, Units
+from tabatlas.split.settings import SplitSettings
+
+PARTS = (*names.PARTS, EXCLUDED)
+
+
+def prove_disjoint(assigned: pd.DataFrame, units: Units) -> dict[str, int]:
+    """Number of cells, and of donors where whole donors were drawn, that stand on two sides.
+
+    Every number is 0: a split that is not disjoint is our mistake and stops here.
+    """
+    found = {"cells": int(assigned[names.JOINID].duplicated().sum())}
+    screened = assigned[names.PERTURBATION_STRATEGY].astype(str) != names.NO_PERTURBATIONS
+    cells = assigned[~screened]
+    if units.test in ("donors", "datasets"):
+        found["donors_of_train_and_test"] = count_shared(cells, TRAIN, TEST)
+        found["donors_of_validation_and_test"] = count_shared(cells, VALIDATION, TEST)
+    if units.validation == "donors":
+        found["donors_of_train_and_validation"] = count_shared(cells, TRAIN, VALIDATION)
+    assert not any(found.values()), f"the split is not disjoint: {found}"
+    return found
+
+
+def count_shared(cells: pd.DataFrame, one: str, other: str) -> int:
+    """Number of donors with cells in both parts."""
+    donors = cells.groupby(names.SPLIT)["donor"].unique()
+    return len(np.intersect1d(donors.get(one, []), donors.get(other, [])))
+
+
+def summarize_parts(
+    assigned: pd.DataFrame, units: Units, settings: SplitSettings
+) -> dict[str, Any]:
+    """Sizes, classes and notes, for `split.json` and the report."""
+    labelled = assigned[assigned[names.CELL_TYPE].astype(str) != names.UNKNOWN]
+    table = pd.crosstab(labelled[names.CELL_TYPE].astype(str), labelled[names.SPLIT])
+    duplicates = assigned["reason"] == "duplicate"
+    perturbed = assigned.loc[
+        assigned["reason"] == "held-out perturbation", names.PERTURBATION_ID
+    ].astype(str)
+    return {
+        "seed": settings.seed,
+        "unit": units.test,
+        "validation_unit": units.validation,
+        "parts": {part: size_part(assigned[assigned[names.SPLIT] == part]) for part in PARTS},
+        "classes": {
+            label: {part: int(row.get(part, 0)) for part in names.PARTS}
+            for label, row in table.iterrows()
+        },
+        "held_out_datasets": list(settings.held_out_datasets),
+        "held_out_fold": HELD_OUT_FOLD,
+        "n_duplicates": int(duplicates.sum()),
+        "n_held_out_perturbations": int(perturbed.nunique()),
+        "notes": note_units(units),
+    }
+
+
+def size_part(cells: pd.DataFrame) -> dict[str, int]:
+    """Cells, donors and labelled cells of a part."""
+    return {
+        "n_cells": len(cells),
+        "n_donors": int(cells["donor"].nunique()),
+        "n_labelled": int((cells[names.CELL_TYPE].astype(str) != names.UNKNOWN).sum()),
+    }
+
+
+def note_units(units: Units) -> list[str]:
+    """What a reader must know of a split that could not keep donors whole."""
+    notes = [f"test drawn by whole {units.test}", f"validation drawn by whole {units.validation}"]
+    if units.test in ("batches", "cells"):
+        notes.append("too few donors: test cells come from donors that also train")
+    return [note.replace("whole cells", "single cells, stratified by label") for note in notes]

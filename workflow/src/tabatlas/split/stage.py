@@ -1,0 +1,99 @@
+"""Divide the cells of the experiment and prove that the parts do not meet."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+
+from tabatlas import names
+from tabatlas.errors import ConfigError, InputError
+from tabatlas.experiment import Experiment, open_experiment
+from tabatlas.provenance import atomic_path, write_json
+from tabatlas.split.assign import assign_parts
+from tabatlas.split.duplicates import confirm_pairs, pair_barcodes
+from tabatlas.split.perturbations import fold_perturbations
+from tabatlas.split.prove import prove_disjoint, summarize_parts
+from tabatlas.split.settings import SplitSettings
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    names.OBS_ID,
+    names.BARCODE,
+    names.DATASET_ID,
+    names.COLLECTION_ID,
+    names.DONOR_ID,
+    names.BATCH,
+    names.CELL_TYPE,
+    names.PERTURBATION_ID,
+    names.PERTURBATION_STRATEGY,
+)
+
+
+def run(
+    manifest: Annotated[Path, "ingest/manifest.json"],
+    settings: Annotated[Path, "settings/split.json"],
+    cells: Annotated[Path, "table to write: part and reason of every cell"],
+    perturbations: Annotated[Path, "table to write: fold of every perturbation"],
+    proof: Annotated[Path, "JSON to write: sizes, classes, and what was proved"],
+) -> None:
+    """Divide cells into train, validation and test by whole donors."""
+    chosen = SplitSettings.read(settings)
+    with open_experiment(manifest) as experiment:
+        obs = experiment.read_obs(COLUMNS)
+        check_datasets(chosen, experiment.dataset_ids)
+        duplicates = find_duplicates(experiment, obs)
+        digest = experiment.digest
+    folds = fold_perturbations(
+        obs, chosen.perturbation_folds, np.random.default_rng([chosen.seed, 1])
+    )
+    assigned, units = assign_parts(obs, duplicates, folds, chosen)
+    summary = summarize_parts(assigned, units, chosen)
+    summary |= {"experiment": digest, "disjoint": prove_disjoint(assigned, units)}
+    log_summary(summary)
+    write_table(assigned[[names.JOINID, names.OBS_ID, names.SPLIT, "reason", "donor"]], cells)
+    write_table(folds, perturbations)
+    write_json(summary, proof)
+
+
+def check_datasets(settings: SplitSettings, known: list[str]) -> None:
+    """Raise `ConfigError` for a dataset that the settings name and the atlas lacks."""
+    tied = [name for group in settings.same_people for name in group]
+    for name in [*settings.held_out_datasets, *tied]:
+        if name not in known:
+            raise ConfigError(
+                f"split: `{name}` is no dataset of the atlas; it has {', '.join(known)}."
+            )
+    if set(settings.held_out_datasets) >= set(known):
+        raise ConfigError("split.held_out_datasets: all datasets are held out; none would train.")
+
+
+def find_duplicates(experiment: Experiment, obs: pd.DataFrame) -> np.ndarray:
+    """Row pairs (m, 2) of one cell in two datasets; rows of obs are the joinids in order."""
+    presence_mg = experiment.read_presence()
+    numbers = {name: row for row, name in enumerate(experiment.dataset_ids)}
+    dataset_n = obs[names.DATASET_ID].astype(str).map(numbers).to_numpy()
+    joinid_n = obs[names.JOINID].to_numpy()
+    return confirm_pairs(
+        pair_barcodes(obs),
+        lambda rows: experiment.read_counts(joinid_n[rows]),
+        lambda a, b: presence_mg[dataset_n[a]] & presence_mg[dataset_n[b]],
+    )
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a parquet table atomically."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def log_summary(summary: dict[str, Any]) -> None:
+    """Say how the cells were divided."""
+    sizes = ", ".join(f"{part} {one['n_cells']}" for part, one in summary["parts"].items())
+    logger.info("cells: %s", sizes)
+    for note in summary["notes"]:
+        logger.info("%s", note)
+    if not summary["parts"]["train"]["n_cells"]:
+        raise InputError("no cell is left to train. Check split.held_out_datasets.")

@@ -1,0 +1,58 @@
+"""One minibatch of cells, as every source yields it, and its way to a dense tensor."""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+TARGET_SUM = 1e4
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """n cells in compressed rows. All tensors lie on one device.
+
+    `indptr` (n + 1,) int64, `gene` (entries,) int32 and `count` (entries,) float32 hold the counts;
+    `total_n` (n,) is the sum over all atlas genes, also of those that were not loaded;
+    `dataset` (n,) is the row of the presence matrix; `label` (n,) the class, −1 where unlabelled;
+    `joinid` (n,) names the cells within the experiment.
+    """
+
+    indptr: Tensor
+    gene: Tensor
+    count: Tensor
+    total_n: Tensor
+    dataset: Tensor
+    label: Tensor
+    joinid: Tensor
+
+    def __len__(self) -> int:
+        return len(self.total_n)
+
+    def to(self, device: torch.device) -> Self:
+        """The same minibatch on `device`; from pinned memory the copy does not block."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            field.name: getattr(self, field.name).pin_memory().to(device, non_blocking=True)
+            for field in fields(self)
+        }
+        return type(self)(**moved)
+
+    def densify(self, n_genes: int) -> Tensor:
+        """log1p(CP10k) of the loaded genes, (n, g) float32: the twin of `counts.log1p_cp10k`."""
+        n_entries = self.indptr.diff()
+        factor_n = torch.where(self.total_n > 0, self.total_n / TARGET_SUM, 1.0).float()
+        scaled = torch.log1p(self.count / factor_n.repeat_interleave(n_entries))
+        row = torch.arange(len(self), device=self.gene.device).repeat_interleave(n_entries)
+        x_ng = torch.zeros(len(self), n_genes, device=self.gene.device)
+        # Genes within a row are unique, so no two writes meet and the result is deterministic.
+        x_ng[row, self.gene.long()] = scaled
+        return x_ng
+
+    def to_csr(self, n_genes: int) -> sp.csr_matrix:
+        """Raw counts (n, g) of a minibatch on the CPU, for what is not torch."""
+        arrays = (self.count.numpy(), self.gene.numpy(), self.indptr.numpy())
+        return sp.csr_matrix(arrays, shape=(len(self), n_genes))

@@ -1,0 +1,93 @@
+"""The two kinds of block that a step consists of: feature and attentive transformer.
+
+Weights are drawn as pytorch-tabnet draws them, normal with Xavier's deviation times a gain. What
+comes of it does not depend on the number of outputs: √2·n_in^(-1/4) in GLU layers, n_in^(-1/4) in
+attention. Normalization follows each of them, so the scale only sets how fast Adam turns a weight.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tabatlas.tabnet.architecture import Architecture
+from tabatlas.tabnet.normalization import GhostBatchNorm
+from tabatlas.tabnet.projections import PROJECTIONS, at_least_float32
+
+# √½ keeps the variance of a sum of two where it was (Arik & Pfister 2021; Gehring et al. 2017).
+RESIDUAL_SCALE = math.sqrt(0.5)
+
+
+class FeatureTransformer(nn.Module):
+    """GLU layers shared by all steps, then layers of one step; normalization is never shared."""
+
+    def __init__(self, width: int, architecture: Architecture, generator: torch.Generator) -> None:
+        super().__init__()
+        n_own = architecture.n_independent
+        self.independent = draw_glu_linears(width, width, n_own, generator)
+        self.norms = nn.ModuleList(
+            build_norm(2 * width, architecture) for _ in range(architecture.n_shared + n_own)
+        )
+
+    def forward(self, x: Tensor, shared: Iterable[nn.Linear]) -> Tensor:
+        """Features [n, width] of x [n, inputs of the first shared layer]."""
+        layers = zip([*shared, *self.independent], self.norms, strict=True)
+        for depth, (linear, norm) in enumerate(layers):
+            gated = F.glu(norm(linear(x)))
+            x = gated if depth == 0 else (x + gated) * RESIDUAL_SCALE
+        return x
+
+
+class AttentiveTransformer(nn.Module):
+    """Selects genes: by the attention of the step before, and by what may still be selected."""
+
+    def __init__(
+        self, n_genes: int, architecture: Architecture, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        deviation = architecture.n_a**-0.25
+        self.linear = draw_linear(architecture.n_a, n_genes, deviation, generator)
+        self.norm = build_norm(n_genes, architecture)
+        self.project = PROJECTIONS[architecture.mask_type]
+
+    def forward(self, attention_na: Tensor, prior_ng: Tensor, barrier_ng: Tensor) -> Tensor:
+        """Mask [n, g] whose rows sum to 1; `barrier_ng` is 0, or -inf where a gene is hidden."""
+        # Selection is discontinuous: logits in bfloat16 would select other genes.
+        with torch.autocast(attention_na.device.type, enabled=False):
+            logits_ng = self.norm(self.linear(at_least_float32(attention_na)))
+            return self.project(torch.addcmul(barrier_ng, prior_ng, logits_ng))
+
+
+def build_norm(n_features: int, architecture: Architecture) -> GhostBatchNorm:
+    """Ghost batch normalization as the architecture asks for it."""
+    return GhostBatchNorm(n_features, architecture.virtual_batch_size, architecture.momentum)
+
+
+def draw_glu_linears(
+    n_inputs: int, width: int, n_layers: int, generator: torch.Generator
+) -> nn.ModuleList:
+    """The linear maps of consecutive GLU layers: the first from `n_inputs`, the rest from width."""
+    sizes = [n_inputs, *[width] * (n_layers - 1)][:n_layers]
+    return nn.ModuleList(
+        draw_linear(size, 2 * width, math.sqrt(2) * size**-0.25, generator) for size in sizes
+    )
+
+
+def draw_linear(
+    n_inputs: int, n_outputs: int, deviation: float, generator: torch.Generator
+) -> nn.Linear:
+    """A linear map without bias, its weights normal with the given standard deviation."""
+    # torch's own initialization would draw from the global generator.
+    linear = nn.utils.skip_init(nn.Linear, n_inputs, n_outputs, bias=False)
+    nn.init.normal_(linear.weight, std=deviation, generator=generator)
+    return linear
+
+
+def build_output(n_inputs: int, n_outputs: int) -> nn.Linear:
+    """A linear map that starts at zero: training begins at the trivial prediction."""
+    linear = nn.utils.skip_init(nn.Linear, n_inputs, n_outputs)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear

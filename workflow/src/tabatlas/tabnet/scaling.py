@@ -1,0 +1,75 @@
+"""The normalization of the input, x̂: every gene on one scale before the first layer.
+
+It takes log1p(CP10k) and begins with each gene's mean and standard deviation over the training
+cells. `hidden_ng` is 1 where a gene is hidden, else 0.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from tabatlas.tabnet.architecture import Architecture
+from tabatlas.tabnet.normalization import EPSILON
+
+
+def build_scaling(architecture: Architecture, mean_g: Tensor, sd_g: Tensor) -> nn.Module:
+    """The module `(x_ng, hidden_ng) -> x̂_ng` that the architecture names."""
+    if architecture.scaling == "batchnorm":
+        return BatchScaling(mean_g, sd_g, architecture.momentum)
+    return DeviationScaling(mean_g, sd_g, architecture.scale_floor)
+
+
+class Standardizer(nn.Module):
+    """(x - mean) / max(sd, floor), nothing learned: 0 is the gene's mean."""
+
+    def __init__(self, mean_g: Tensor, sd_g: Tensor, floor: float) -> None:
+        super().__init__()
+        self.register_buffer("mean_g", mean_g.float())
+        self.register_buffer("deviation_g", sd_g.float().clamp_min(floor))
+
+    def forward(self, x_ng: Tensor) -> Tensor:
+        """Standardized x."""
+        return (x_ng - self.mean_g) / self.deviation_g
+
+
+class DeviationScaling(Standardizer):
+    """The standardized value with a learned gain and bias per gene."""
+
+    def __init__(self, mean_g: Tensor, sd_g: Tensor, floor: float) -> None:
+        super().__init__(mean_g, sd_g, floor)
+        self.weight = nn.Parameter(torch.ones(len(mean_g)))
+        self.bias = nn.Parameter(torch.zeros(len(mean_g)))
+
+    def forward(self, x_ng: Tensor, hidden_ng: Tensor) -> Tensor:
+        """x̂; what is hidden makes no difference to it."""
+        return torch.addcmul(self.bias, x_ng - self.mean_g, self.weight / self.deviation_g)
+
+
+class BatchScaling(nn.Module):
+    """The paper's batch normalization, over those entries of the minibatch that are not hidden."""
+
+    def __init__(self, mean_g: Tensor, sd_g: Tensor, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(len(mean_g)))
+        self.bias = nn.Parameter(torch.zeros(len(mean_g)))
+        self.register_buffer("running_mean", mean_g.float().clone())
+        self.register_buffer("running_var", sd_g.float().square())
+
+    def forward(self, x_ng: Tensor, hidden_ng: Tensor) -> Tensor:
+        """x̂ by the minibatch's statistics in training, by the running ones otherwise."""
+        mean_g, var_g = self.running_mean, self.running_var
+        if self.training:
+            mean_g, var_g = self.measure(x_ng, 1 - hidden_ng)
+        return torch.addcmul(self.bias, x_ng - mean_g, self.weight * torch.rsqrt(var_g + EPSILON))
+
+    @torch.no_grad()
+    def measure(self, x_ng: Tensor, seen_ng: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of the entries with weight 1; moves the running ones."""
+        seen_g = seen_ng.sum(0)
+        mean_g = (x_ng * seen_ng).sum(0) / seen_g.clamp_min(1)
+        square_g = ((x_ng - mean_g).square() * seen_ng).sum(0)
+        # Fewer than two cells say nothing about a gene's variance.
+        momentum_g = self.momentum * (seen_g > 1)
+        self.running_mean.lerp_(mean_g, momentum_g)
+        self.running_var.lerp_(square_g / (seen_g - 1).clamp_min(1), momentum_g)
+        return mean_g, square_g / seen_g.clamp_min(1)

@@ -1,0 +1,27 @@
+"""Choose the device and make a run repeatable on it."""
+
+import numpy as np
+import torch
+
+from tabatlas.errors import UsageError
+
+
+def choose_device(wanted: str, threads: int) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`, with torch's threads set.
+
+    Raises `UsageError` where a GPU is asked for and absent: no silent CPU run.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "device: cuda: torch sees no GPU here. Use `device: auto`, or run on a GPU node with "
+            "a CUDA build of torch."
+        )
+    # Sums change in their last bits with the number of threads.
+    torch.set_num_threads(threads)
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def seed_generator(device: torch.device | str, *key: int) -> torch.Generator:
+    """A generator whose draws depend on `key` alone, such as (seed, step)."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))

@@ -1,0 +1,107 @@
+"""The folder of a model: weights, `config.json` with the architecture, `genes.parquet`.
+
+Later stages take genes and architecture from these files, never from the configuration.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tabatlas import names
+from tabatlas.errors import IntegrityError, ModelError
+from tabatlas.provenance import atomic_path, digest_json, read_json, write_json, write_text
+from tabatlas.tabnet.architecture import Architecture
+from tabatlas.tabnet.encoder import Encoder
+from tabatlas.train.checkpoint import read_tensors, write_tensors
+
+FORMAT = 1
+WEIGHTS, CONFIG, GENES = "model.safetensors", "config.json", "genes.parquet"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model's folder holds; the names of the tensors begin with their part."""
+
+    about: dict[str, Any]
+    genes: pd.DataFrame
+    tensors: dict[str, Tensor]
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture that `config.json` holds."""
+        stored = self.about["architecture"]
+        known = {knob.name for knob in fields(Architecture)}
+        if set(stored) != known:
+            difference = ", ".join(sorted(known ^ set(stored)))
+            raise ModelError(f"{CONFIG}: knobs of another version: {difference}. Train again.")
+        return Architecture(**stored)
+
+
+def describe_model(architecture: Architecture, genes: pd.DataFrame, organism: str) -> dict[str, Any]:
+    """The part of `config.json` that every model has."""
+    return {
+        "format": FORMAT,
+        "architecture": asdict(architecture),
+        "n_genes": len(genes),
+        "genes_digest": digest_genes(genes),
+        "organism": organism,
+        "input": "log1p of counts per 10,000, scaled by the sum over all atlas genes",
+    }
+
+
+def digest_genes(genes: pd.DataFrame) -> str:
+    """Digest of the ordered gene ids."""
+    return digest_json(genes[names.FEATURE_ID].tolist())
+
+
+def write_model(model: Model, folder: Path) -> None:
+    """Write the three files, the weights last."""
+    write_json(model.about, folder / CONFIG)
+    write_table(model.genes, folder / GENES)
+    write_tensors(model.tensors, {}, folder / WEIGHTS)
+
+
+def read_model(folder: Path) -> Model:
+    """Read a model's folder and check that its files belong together."""
+    for name in (CONFIG, GENES, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name}: this file of the model is missing. Train again.")
+    about, genes = read_json(folder / CONFIG), pd.read_parquet(folder / GENES)
+    if about.get("format") != FORMAT:
+        raise ModelError(
+            f"{folder / CONFIG}: model format {about.get('format')}; this version reads {FORMAT}."
+        )
+    if digest_genes(genes) != about["genes_digest"]:
+        raise IntegrityError(f"{folder / GENES}: not the genes of {CONFIG}. Restore both files.")
+    return Model(about, genes, read_tensors(folder / WEIGHTS)[0])
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a parquet table atomically."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def write_metrics(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write `metrics.jsonl`: one row per epoch and kind, deterministic values only."""
+    write_text("".join(json.dumps(row) + "\n" for row in rows), folder / "metrics.jsonl")
+
+
+def gene_statistics(genes: pd.DataFrame) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of log1p(CP10k) per gene (g,), (g,)."""
+    mean_g, sd_g = (genes[name].to_numpy(dtype=np.float32) for name in ("mean", "sd"))
+    return torch.tensor(mean_g), torch.tensor(sd_g)
+
+
+def build_encoder(
+    architecture: Architecture, genes: pd.DataFrame, generator: torch.Generator
+) -> Encoder:
+    """A freshly initialised encoder over these genes."""
+    return Encoder(architecture, *gene_statistics(genes), generator)

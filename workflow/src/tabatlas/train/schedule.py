@@ -1,0 +1,35 @@
+"""AdamW with decay where it belongs, and a learning rate that is a pure function of the step."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def build_optimizer(
+    model: nn.Module, learning_rate: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW; only weight matrices decay.
+
+    Decay of a mask's normalisation gain would couple the decay to the mask's sparsity.
+    """
+    decayed, plain = [], []
+    embeddings = {
+        id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)
+    }
+    for parameter in model.parameters():
+        matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
+        (decayed if matrix else plain).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate)
+
+
+def scale_rate(step: int, n_steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at `step`: a linear rise, then a cosine to zero."""
+    n_warmup = math.ceil(warmup * n_steps)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))

@@ -1,0 +1,43 @@
+"""Knobs that every training has."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tabatlas.settings import StageSettings
+
+
+class TrainingSettings(StageSettings):
+    """How a network is trained."""
+
+    seed: int = Field(0, ge=0, description="Seed of weights, order of cells and hidden genes.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to train; `cuda` without a GPU is an error."
+    )
+    threads: int = Field(
+        2, ge=1, le=256, description="CPU threads of torch; part of a run's identity to the bit."
+    )
+    epochs: int = Field(50, ge=0, description="Passes over the training cells; 0 trains nothing.")
+    patience: int = Field(
+        10, ge=1, description="Epochs without a better validation loss before the training ends."
+    )
+    validation_cells: int = Field(
+        20_000, ge=1, description="Validation cells that each epoch looks at, at most."
+    )
+    batch_size: int = Field(256, ge=2, description="Cells per minibatch.")
+    learning_rate: float = Field(
+        5e-3, gt=0, le=1, description="Peak learning rate of AdamW (5e-3: Fischer et al. 2024)."
+    )
+    weight_decay: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="AdamW's decay of weight matrices; norms, biases and tokens have none.",
+    )
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="Share of all steps in which the learning rate rises."
+    )
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    checkpoint_minutes: float = Field(
+        10, gt=0, description="Time between checkpoints within an epoch; each epoch ends with one."
+    )
