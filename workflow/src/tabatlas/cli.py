@@ -7,6 +7,7 @@ import argparse
 import importlib
 import inspect
 import logging
+import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -44,13 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         datefmt="%H:%M:%S",
     )
     try:
-        call = parse_command(stage, arguments[1:])
-        call()
+        parse_command(stage, arguments[1:])()
+        sys.stdout.flush()  # a full disk shows here
     except TabatlasError as error:
         fail(stage, str(error), error.exit_code)
+    except BrokenPipeError:  # `tabatlas config | head` has read enough
+        sys.stdout = None  # what waits in it would fail again at exit
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
+        sys.stdout = None
         # No space, no permission, a path that is a folder: the system's own words name it.
-        fail(stage, f"{error}. Check the path, its permissions and the space.", InputError.exit_code)
+        fail(
+            stage, f"{error}. Check the path, its permissions and the space.", InputError.exit_code
+        )
+    except MemoryError as error:
+        fail(stage, f"out of memory ({error}). Give the job more.", TabatlasError.exit_code)
     except KeyboardInterrupt:
         fail(stage, "stopped by the user", 130)
 
@@ -87,7 +96,9 @@ def parse_command(stage: str, arguments: Sequence[str]) -> Callable[[], None]:
         choices = parser.add_subparsers(dest="command", required=True)
         for name, function in commands.items():
             text = inspect.getdoc(function) or ""
-            add_flags(choices.add_parser(name, help=text.split("\n")[0], description=text), function)
+            add_flags(
+                choices.add_parser(name, help=text.split("\n")[0], description=text), function
+            )
     values = vars(parser.parse_args(arguments))
     function = commands[values.pop("command")]
     return lambda: function(**values)
@@ -127,6 +138,7 @@ def parse_kind(kind: Any) -> dict[str, Any]:
     if kind is bool:
         return {"action": "store_true"}
     if typing.get_origin(kind) is list:
-        return {"nargs": "*", "type": typing.get_args(kind)[0]}
+        return {"nargs": "*", **parse_kind(typing.get_args(kind)[0])}
     options = [part for part in typing.get_args(kind) if part is not NoneType]
-    return {"type": options[0] if options else kind, "metavar": "PATH" if kind is Path else "VALUE"}
+    kind = options[0] if options else kind
+    return {"type": kind, "metavar": "PATH" if kind is Path else "VALUE"}

@@ -3,10 +3,12 @@
 It imports settings classes only, so that a dry run stays quick.
 """
 
-import csv
+import inspect
 import json
+import math
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +18,7 @@ from pydantic import BaseModel, Field
 from tabatlas.bundle.settings import BundleSettings
 from tabatlas.errors import ConfigError
 from tabatlas.fetch.settings import PLAIN_NAME, DatasetRow, FetchSettings
+from tabatlas.fetch.table import read_table
 from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.ingest.settings import IngestSettings
 from tabatlas.normalize.settings import NormalizeSettings
@@ -27,12 +30,20 @@ from tabatlas.settings import StageSettings, settings_class
 from tabatlas.simulate.settings import SimulateSettings
 from tabatlas.split.settings import SplitSettings
 
+HEAD = (
+    "# Every knob with its default, its meaning and [its limits]. Copy the lines that you change",
+    "# into a file of your own. Generated: `tabatlas config > config/config.yaml`.",
+    "# yaml-language-server: $schema=config.schema.json",
+)
+LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
 
 class Config(StageSettings):
     """Every knob of a run."""
 
     atlas: str = Field(
-        pattern=PLAIN_NAME, description="Plain name of the atlas; its results get this folder."
+        pattern=PLAIN_NAME,
+        description="Plain name of the atlas (letters, digits, `_`, `.`, `-`): its folder.",
     )
     datasets: str | list[DatasetRow] = Field(
         description="Path of the dataset table (TSV), or its rows."
@@ -65,36 +76,40 @@ def load_config(values: Mapping[str, Any]) -> tuple[Config, dict[str, DatasetRow
         rows = read_table(Path(rows))
     if not rows:
         raise ConfigError(f"datasets: {config.datasets}: no dataset in it. Add a row.")
-    ids = [row.dataset_id for row in rows]
-    # Names of files: two that differ only in case are one file on some systems.
-    folded = [name.lower() for name in ids]
-    for name in ids:
-        if folded.count(name.lower()) > 1:
-            raise ConfigError(f"datasets: `{name}` stands there twice; give each its own id.")
+    check_ids(sorted(row.dataset_id for row in rows))
     return config, {row.dataset_id: row for row in sorted(rows, key=lambda row: row.dataset_id)}
 
 
-def read_table(path: Path) -> list[DatasetRow]:
-    """Read the dataset table: tab-separated, a header of `DatasetRow` keys, `#` comments."""
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise `ConfigError` unless every id names files of its own, on any file system."""
+    seen: dict[str, str] = {}
+    for name in ids:
+        if name.lower() in seen:
+            raise ConfigError(
+                f"datasets: `{seen[name.lower()]}` and `{name}` name the same files, whatever "
+                "their case. Give each dataset its own id."
+            )
+        seen[name.lower()] = name
+
+
+def check_keys(path: Path) -> None:
+    """Raise `ConfigError` where a YAML file gives a key twice: loaders silently take the last."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"datasets: {path}: cannot be read ({error}).") from None
-    numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
-    table = list(csv.reader((line for _, line in numbered), delimiter="\t"))
-    rows = []
-    for (number, _), cells in zip(numbered[1:], table[1:], strict=True):
-        place = f"{path} line {number}"
-        if len(cells) > len(table[0]):
-            raise ConfigError(f"{place}: {len(cells)} cells, but the header has {len(table[0])}.")
-        values = {key: parse_cell(cell) for key, cell in zip(table[0], cells, strict=False) if cell}
-        rows.append(DatasetRow.parse(values, place))
-    return rows
-
-
-def parse_cell(cell: str) -> Any:
-    """`{constant: x}` as in YAML; anything else is text, whatever it looks like."""
-    return yaml.load(cell, yaml.BaseLoader) if cell.startswith("{") else cell
+        waiting = [yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file ({error}).") from None
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if isinstance(node, yaml.MappingNode):
+            waiting += [value for _, value in node.value]
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise ConfigError(f"{path} line {line}: `{key.value}` again; keep one of them.")
+                seen.add(key.value)
 
 
 def run(
@@ -111,36 +126,48 @@ def write_schema() -> str:
 
 def write_yaml() -> str:
     """Every knob with its default, limits and meaning, as YAML."""
-    lines = [
-        "# Every knob with its default. Copy this file, keep what you change, delete the rest.",
-        "# Generated from the settings classes: `tabatlas config > config/config.yaml`.",
-        "",
-    ]
     examples = {"atlas": "my_atlas", "datasets": "config/datasets.tsv"}
-    return "\n".join([*lines, *describe_fields(Config, "", examples)]) + "\n"
+    return "\n".join([*HEAD, *describe_fields(Config, "", examples)]) + "\n"
 
 
 def describe_fields(
-    model: type[BaseModel], indent: str, examples: Mapping[str, Any]
+    model: type[BaseModel], indent: str, examples: Mapping[str, str]
 ) -> Iterator[str]:
     """YAML lines of a settings class: a comment and a value for each field."""
     for name, field in model.model_fields.items():
-        nested = settings_class(field.annotation)
-        if nested is not None and name not in examples:
+        if not indent:
+            yield ""
+        section = None if name in examples else settings_class(field.annotation)
+        if section is None:
+            yield from comment(f"{field.description}{describe_limits(model, name)}", indent)
+            value = examples.get(name, field.get_default(call_default_factory=True))
+            yield f"{indent}{name}: {write_value(value)}"
+        else:
+            yield from comment(inspect.getdoc(section) or "", indent)
             yield f"{indent}{name}:"
-            yield from describe_fields(nested, indent + "  ", {})
-            continue
-        default = field.get_default(call_default_factory=True)
-        value = examples.get(name, default)
-        yield f"{indent}# {field.description}{describe_limits(model, name)}"
-        yield f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}"
+            yield from describe_fields(section, indent + "  ", {})
+
+
+def comment(text: str, indent: str) -> list[str]:
+    """Comment lines of at most 99 characters."""
+    start = f"{indent}# "
+    return textwrap.wrap(
+        text, 99, initial_indent=start, subsequent_indent=start, break_on_hyphens=False
+    )
+
+
+def write_value(value: Any) -> str:
+    """A value on one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("...\n").rstrip("\n")  # "..." ends a document of one scalar
 
 
 def describe_limits(model: type[BaseModel], name: str) -> str:
     """The limits of a field, as its JSON schema states them."""
     schema = model.model_json_schema()["properties"][name]
-    options = [schema, *schema.get("anyOf", [])]
-    limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    found = [f"{sign} {option[key]:g}" for option in options for key, sign in limits.items() if key in option]
-    found += ["one of " + ", ".join(map(str, option["enum"])) for option in options if "enum" in option]
+    found = []
+    for option in [schema, *schema.get("anyOf", [])]:
+        found += [f"{sign} {option[key]}" for key, sign in LIMITS.items() if key in option]
+        if "enum" in option:
+            found.append("one of " + ", ".join(map(str, option["enum"])))
     return f" [{'; '.join(found)}]" if found else ""

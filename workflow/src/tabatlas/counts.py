@@ -8,56 +8,102 @@ import anndata as ad
 import h5py
 import numpy as np
 import scipy.sparse as sp
+from anndata._io.specs.registry import IORegistryError  # anndata exports it nowhere
 from anndata.io import read_elem
 
-from tabatlas.errors import CountsError, InputError
+from tabatlas.errors import CountsError, InputError, TabatlasError
 from tabatlas.provenance import atomic_path
 
 TARGET_SUM = 1e4
+MAX_COUNT = 1 << 24  # float32 holds every integer up to here
 BLOCK = 1 << 22  # stored values looked at at once: 16-32 MB
+# Compression of real data stays far below this ratio; small arrays may claim what they like.
+PLAUSIBLE_RATIO, PLAUSIBLE_BYTES = 100_000, 1 << 28
+# What h5py and anndata raise for damaged files.
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    IORegistryError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 # Integer matrices that are not the counts of genes (RNA velocity and the like) are never guessed.
 COUNT_LAYERS = ("counts", "raw_counts", "raw", "umi", "umis", "UMIs", "count")
 
 
 @contextlib.contextmanager
-def open_h5ad(path: Path) -> Iterator[h5py.File]:
-    """Open an h5ad for reading; a file that is none, damaged or linked elsewhere is an error."""
-    path = Path(path)
+def open_h5ad(path: Path, source: str | None = None) -> Iterator[h5py.File]:
+    """Open an h5ad for reading; every error raised meanwhile names the file, or its `source`.
+
+    Raises `InputError` for a file that is none, damaged, or keeps data in other files.
+    """
+    path, place = Path(path), source or str(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Check `path` in the dataset table.")
+        raise InputError(f"{place}: no such file. Check the path.")
     if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes). Fetch it again.")
+        raise InputError(f"{place}: the file is empty (0 bytes). Fetch it again.")
     try:
         with h5py.File(path, "r") as file:
-            refuse_links(file, path)
-            missing = [name for name in ("obs", "var") if name not in file]
-            if missing:
-                raise InputError(f"{path}: no `{missing[0]}` in it, so it is no h5ad.")
+            check_group(file)
+            check_frames(file)
             yield file
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        # What h5py and anndata raise for truncated and damaged files.
-        reason = " ".join(str(error).split())[:200]
+    except TabatlasError as error:
+        named = str(error).startswith(place)
+        raise error if named else type(error)(f"{place}: {error}") from None
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"{path}: not a readable h5ad ({reason}). It is truncated, damaged or of another "
-            "format; fetch it again or give its sha256."
-        ) from None
+            f"{place}: not a readable h5ad ({reason}). It is truncated, damaged or of another "
+            "format; fetch it again."
+        ) from error
 
 
-def refuse_links(file: h5py.File, path: Path) -> None:
-    """Refuse links to other files: they would read what the user never named."""
+def check_group(group: h5py.Group) -> None:
+    """Refuse data in other files, which the user never named, and claims of endless data."""
+    for name in group:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(
+                f"`{group.name}/{name}` links to another file ({link.filename}). "
+                "Save the file with its data inside."
+            )
+        if not isinstance(link, h5py.HardLink):
+            continue  # it leads to something that has its own hard link
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            check_group(item)
+        elif isinstance(item, h5py.Dataset):
+            check_dataset(item)
 
-    def visit(group: h5py.Group) -> None:
-        for name in group:
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                raise InputError(
-                    f"{path}: `{group.name}/{name}` links to another file ({link.filename}). "
-                    "Save the file with its data inside."
-                )
-            if isinstance(link, h5py.HardLink) and group.get(name, getclass=True) is h5py.Group:
-                visit(group[name])
 
-    visit(file)
+def check_dataset(dataset: h5py.Dataset) -> None:
+    """Refuse an array whose values lie in another file or nowhere."""
+    if dataset.is_virtual or dataset.external:
+        raise InputError(
+            f"`{dataset.name}` keeps its values elsewhere. Save the file with its data inside."
+        )
+    claimed = (dataset.size or 0) * dataset.dtype.itemsize
+    if claimed > PLAUSIBLE_BYTES and claimed > PLAUSIBLE_RATIO * dataset.id.get_storage_size():
+        raise InputError(
+            f"`{dataset.name}` claims {claimed:.3g} bytes, far more than the file can hold. "
+            "Fetch it again."
+        )
+
+
+def check_frames(file: h5py.File) -> None:
+    """Refuse a file without obs and var, and one that anndata wrote before 0.7."""
+    for name in ("obs", "var"):
+        if name not in file:
+            raise InputError(f"no `{name}` in it, so it is no h5ad. Check the path.")
+        if isinstance(file[name], h5py.Dataset):
+            raise InputError(
+                "written by anndata before 0.7. Convert it: "
+                "`anndata.read_h5ad(old).write_h5ad(new)`."
+            )
 
 
 def find_counts(file: h5py.File, wanted: str | None) -> str:
@@ -94,11 +140,13 @@ def list_places(file: h5py.File) -> str:
 
 def judge_values(matrix: h5py.Group | h5py.Dataset) -> str:
     """What keeps a stored matrix from being raw counts, or "" if nothing does."""
+    empty = True
     for values in iterate_values(matrix):
         problem = judge_block(values)
         if problem:
             return problem
-    return ""
+        empty = empty and not values.any()
+    return "holds nothing but zeros" if empty else ""
 
 
 def iterate_values(matrix: h5py.Group | h5py.Dataset) -> Iterator[np.ndarray]:
@@ -125,13 +173,13 @@ def judge_block(values: np.ndarray) -> str:
     if fractional.size:
         kind = "log-normalised" if values.max() < 20 else "normalised"
         return f"holds fractions ({fractional[0]:.4g}); it looks {kind}"
-    if values.size and values.max() > np.iinfo(np.int32).max:
-        return f"holds {values.max():g}, above the range of a count (int32)"
+    if values.size and values.max() > MAX_COUNT:
+        return f"holds {values.max()}, above {MAX_COUNT}, the largest count that stays exact"
     return ""
 
 
 def check_counts(matrix: sp.csr_matrix, place: str) -> None:
-    """Raise `CountsError` unless every value is a finite, non-negative integer within int32."""
+    """Raise `CountsError` unless every value is an integer from 0 to `MAX_COUNT`."""
     problem = judge_block(matrix.data)
     if problem:
         raise CountsError(f"{place}: {problem}. Raw counts are needed.")
@@ -140,37 +188,61 @@ def check_counts(matrix: sp.csr_matrix, place: str) -> None:
 def read_matrix(file: h5py.File, place: str, n_genes: int) -> sp.csr_matrix:
     """Read a matrix of the file as canonical CSR float32, its structure verified.
 
-    Out-of-range column indices load silently otherwise and give other cells' values.
+    Raises `InputError` where it does not fit obs and `n_genes`, or is damaged: indices that are out
+    of range load silently otherwise and give other cells' values.
     """
     stored = file[place]
     shape = (index_length(file["obs"]), n_genes)
-    stated = tuple(stored.attrs["shape"]) if isinstance(stored, h5py.Group) else stored.shape
-    if tuple(int(size) for size in stated) != shape:
-        raise InputError(f"`{place}` is {stated}, but obs and var are {shape}: the file is damaged.")
-    if isinstance(stored, h5py.Group):
-        by_row = stored.attrs.get("encoding-type") != "csc_matrix"
-        check_compressed(stored, place, *(shape if by_row else shape[::-1]))
-    matrix = sp.csr_matrix(read_elem(stored), dtype=np.float32)
+    sparse = isinstance(stored, h5py.Group)
+    stated = tuple(int(size) for size in (stored.attrs["shape"] if sparse else stored.shape))
+    if stated != shape:
+        raise InputError(f"`{place}` is {stated}, but obs and var are {shape}: it is damaged.")
+    if sparse:
+        check_compressed(stored, place, shape)
+        matrix = sp.csr_matrix(read_elem(stored), dtype=np.float32)
+    else:
+        matrix = read_dense(stored)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix
 
 
-def check_compressed(stored: h5py.Group, place: str, n_major: int, n_minor: int) -> None:
-    """Verify the invariants of a stored CSR (or, with the axes turned, CSC) matrix."""
-    starts, indices = stored["indptr"][:], stored["indices"]
-    problem = ""
-    if starts.shape != (n_major + 1,) or starts[0] != 0 or (np.diff(starts) < 0).any():
-        problem = "its row pointers are not monotone"
-    elif starts[-1] != indices.shape[0] or starts[-1] != stored["data"].shape[0]:
-        problem = "its values, indices and row pointers differ in length"
-    else:
-        for start in range(0, indices.shape[0], BLOCK):
-            block = indices[start : start + BLOCK]
-            if block.min() < 0 or block.max() >= n_minor:
-                problem = f"it holds an index beyond its {n_minor} columns"
+def read_dense(stored: h5py.Dataset) -> sp.csr_matrix:
+    """Read a dense matrix as CSR float32; only a block of rows is dense at a time."""
+    rows = max(1, BLOCK // stored.shape[1])
+    starts = range(0, stored.shape[0], rows)
+    blocks = [sp.csr_matrix(stored[one : one + rows], dtype=np.float32) for one in starts]
+    return sp.vstack(blocks, format="csr")
+
+
+def check_compressed(stored: h5py.Group, place: str, shape: tuple[int, int]) -> None:
+    """Raise `InputError` where a stored CSR or CSC matrix breaks an invariant of its format."""
+    axes = {"csr_matrix": shape, "csc_matrix": shape[::-1]}
+    encoding = stored.attrs["encoding-type"]
+    if encoding not in axes:
+        raise InputError(f"`{place}` is a {encoding}, not a matrix. Name another place.")
+    problem = find_damage(stored, *axes[encoding])
     if problem:
         raise InputError(f"`{place}` is damaged: {problem}. Fetch the file again.")
+
+
+def find_damage(stored: h5py.Group, n_major: int, n_minor: int) -> str:
+    """What breaks the format of compressed rows (n_major) or columns, or "" if nothing does."""
+    data, indices, pointers = stored["data"], stored["indices"], stored["indptr"]
+    if {data.ndim, indices.ndim, pointers.ndim} != {1} or data.shape != indices.shape:
+        return f"its values {data.shape} and indices {indices.shape} differ in length"
+    if len(pointers) != n_major + 1:  # before they are read: a lie may claim any number
+        return f"it has {len(pointers)} pointers for {n_major} rows or columns"
+    if indices.dtype.kind not in "iu" or pointers.dtype.kind not in "iu":
+        return "its indices are not integers"
+    starts = pointers[:].astype(np.int64)
+    if starts[0] != 0 or starts[-1] != len(indices) or (np.diff(starts) < 0).any():
+        return f"its pointers do not rise from 0 to its {len(indices)} values"
+    for start in range(0, len(indices), BLOCK):
+        block = indices[start : start + BLOCK]
+        if block.min() < 0 or block.max() >= n_minor:
+            return f"it holds an index beyond its {n_minor} columns or rows"
+    return ""
 
 
 def index_length(frame: h5py.Group) -> int:

@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from tabatlas.errors import ConfigError, GeneMismatchError
-from tabatlas.names import FEATURE_ID, FEATURE_NAME, FEATURE_TYPE
+from tabatlas.names import FEATURE_ID, FEATURE_NAME, FEATURE_TYPE, PROTEIN_CODING
 from tabatlas.provenance import PACKAGE
 
 TABLES = {
     "Homo sapiens": "genes_homo_sapiens.csv.gz",
     "Mus musculus": "genes_mus_musculus.csv.gz",
 }
-PROTEIN_CODING = "protein_coding"
 ENSEMBL_ID = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
 
 
@@ -24,8 +23,8 @@ ENSEMBL_ID = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?(_PAR_Y)?$")
 class GeneMapping:
     """Which gene of the table each name of a file stands for.
 
-    `feature_id` holds one Ensembl id per name, "" where none was found; `kind` is "ensembl" or
-    "symbol".
+    `feature_id` holds one Ensembl id per name, "" where none was found; `kind` is what most names
+    are: "ensembl" or "symbol".
     """
 
     kind: str
@@ -72,16 +71,14 @@ def ids_by_symbol(organism: str) -> dict[str, str]:
 
 
 def map_names(names: pd.Index | pd.Series, organism: str) -> GeneMapping:
-    """Map names as Ensembl ids (version ignored) or as symbols, whichever finds more of them."""
+    """Map names onto the organism's table: an Ensembl id (version ignored), else a symbol."""
+    known, symbols = load_gene_table(organism).index, ids_by_symbol(organism)
     names = [str(name) for name in names]
-    known = load_gene_table(organism).index
-    stripped = np.array([strip_version(name) for name in names], dtype=object)
-    as_ids = np.where(pd.Index(stripped).isin(known), stripped, "")
-    symbols = ids_by_symbol(organism)
+    ids = pd.Index([strip_version(name) for name in names], dtype=object)
+    as_ids = np.where(ids.isin(known), ids, "")
     as_symbols = np.array([symbols.get(name, "") for name in names], dtype=object)
-    if (as_ids != "").sum() >= (as_symbols != "").sum():
-        return GeneMapping("ensembl", as_ids)
-    return GeneMapping("symbol", np.where(as_symbols == "", as_ids, as_symbols))
+    kind = "ensembl" if (as_ids != "").sum() >= (as_symbols != "").sum() else "symbol"
+    return GeneMapping(kind, np.where(as_ids == "", as_symbols, as_ids))
 
 
 def strip_version(name: str) -> str:

@@ -3,6 +3,21 @@
 obs columns are those of the CELLxGENE schema 7.1, QC columns those of scanpy.
 """
 
+# stages, in the order of the data
+STAGES = (
+    "simulate",
+    "fetch",
+    "qc",
+    "normalize",
+    "ingest",
+    "split",
+    "pack",
+    "pretrain",
+    "finetune",
+    "bundle",
+    "report",
+)
+
 # obs, CELLxGENE schema 7.1
 OBS_ID = "obs_id"  # dataset id + ":" + barcode: the stable name of a cell
 BARCODE = "barcode"
@@ -28,7 +43,11 @@ BATCH = "batch"
 N_GENES = "n_genes_by_counts"
 TOTAL_COUNTS = "total_counts"
 PCT_MT = "pct_counts_mt"
-DOUBLET_SCORE = "doublet_score"
+DOUBLET_SCORE = "doublet_score"  # 0: not scored
+
+# the table of every cell, quality control and split
+KEEP = "keep"
+REASON = "reason"
 
 # obs, normalization
 TOTAL_N = "total_n"  # sum over all atlas genes, kept when a subset of the genes is loaded
@@ -61,6 +80,7 @@ NOT_APPLICABLE = "na"
 PERTURBATION_DELIMITER = " || "  # CELLxGENE schema 7.1
 CONTROL = "control"
 NO_PERTURBATIONS = "no perturbations"
+PROTEIN_CODING = "protein_coding"  # GENCODE
 
 CATEGORICAL_OBS = (
     DATASET_ID,

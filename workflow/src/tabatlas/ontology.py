@@ -7,8 +7,6 @@ import functools
 
 from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
-from tabatlas.errors import ConfigError
-
 
 @functools.cache
 def parser() -> OntologyParser:
@@ -26,15 +24,15 @@ def ids_by_label() -> dict[str, str]:
     }
 
 
-def check_term(term: str, place: str) -> str:
-    """Return `term` if it is a current Cell Ontology id; else `ConfigError` naming a replacement."""
+def judge_term(term: str) -> str:
+    """What keeps `term` from being a current Cell Ontology id and what to use, or ""."""
     if not parser().is_valid_term_id(term, "CL"):
-        raise ConfigError(f"{place}: `{term}` is no Cell Ontology id. Look it up in the ontology.")
+        return f"`{term}` is no Cell Ontology id; look it up at https://www.ebi.ac.uk/ols4"
     if parser().is_term_deprecated(term):
         replacement = parser().get_term_replacement(term)
         step = f"use {replacement}" if replacement else "choose a current term"
-        raise ConfigError(f"{place}: `{term}` ({name_term(term)}) is obsolete; {step}.")
-    return term
+        return f"`{term}` ({name_term(term)}) is obsolete; {step}"
+    return ""
 
 
 @functools.cache

@@ -85,9 +85,7 @@ def copy_parts(encoder: Path, classifier: Path, folder: Path) -> None:
         shutil.copyfile(classifier / name, folder / name)
 
 
-def gather_metrics(
-    manifest: Path, proof: Path, encoder: Path, classifier: Path
-) -> dict[str, Any]:
+def gather_metrics(manifest: Path, proof: Path, encoder: Path, classifier: Path) -> dict[str, Any]:
     """The scores of all stages; of the experiment its content, never its place or time."""
     experiment = read_json(manifest)
     return {

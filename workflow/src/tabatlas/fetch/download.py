@@ -1,5 +1,6 @@
 """Bring a source file here and prove that it is the one that was meant."""
 
+import http.client
 import logging
 import shutil
 import urllib.error
@@ -15,14 +16,21 @@ TIMEOUT = 60  # seconds without a byte
 
 
 def download_file(url: str, path: Path) -> None:
-    """Download `url` to `path`. Raises `InputError` where the server does not give it."""
+    """Download `url` to `path`. Raises `InputError` where the server does not give all of it."""
     logger.info("downloading %s", url)
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(path, "wb") as file:
             shutil.copyfileobj(answer, file, 1 << 20)
             expected = answer.headers.get("Content-Length")
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise InputError(f"{url}: cannot be fetched ({error}). Check the URL and try again.") from None
+    except (
+        http.client.HTTPException,
+        urllib.error.URLError,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
+        raise InputError(
+            f"{url}: cannot be fetched ({error}). Check the URL and try again."
+        ) from None
     if expected is not None and path.stat().st_size != int(expected):
         raise InputError(f"{url}: {path.stat().st_size} of {expected} bytes came. Try again.")
 

@@ -6,9 +6,24 @@ import pandas as pd
 from tabatlas import names
 from tabatlas.errors import GeneMismatchError, InputError
 from tabatlas.fetch.settings import DatasetRow
-from tabatlas.genes import GeneMapping, load_gene_table, map_names
+from tabatlas.genes import TABLES, GeneMapping, load_gene_table, map_names
 
 GENE_EXPRESSION = "gene expression"
+INDEX = "index"
+
+
+def find_expression(var: pd.DataFrame, row: DatasetRow) -> np.ndarray:
+    """Which features are genes: all, unless 10x's `feature_types` says otherwise (g,) bool."""
+    if names.FEATURE_TYPES not in var:
+        return np.ones(len(var), dtype=bool)
+    types = var[names.FEATURE_TYPES].astype(str)
+    expressed = types.str.lower().eq(GENE_EXPRESSION).to_numpy()
+    if not expressed.any():
+        raise InputError(
+            f"{row.dataset_id}: no feature is of the type `Gene Expression`; `feature_types` of "
+            f"var says {', '.join(sorted(set(types))[:5])}. Give the file with the genes."
+        )
+    return expressed
 
 
 def map_genes(var: pd.DataFrame, row: DatasetRow, least: float) -> tuple[pd.DataFrame, GeneMapping]:
@@ -16,22 +31,24 @@ def map_genes(var: pd.DataFrame, row: DatasetRow, least: float) -> tuple[pd.Data
 
     Raises `GeneMismatchError` where fewer than the share `least` of the genes are known.
     """
-    mapping, source = choose_mapping(var, row)
+    columns = choose_columns(var, row)
+    mapping = best_mapping(columns, row.organism)
     if mapping.n_mapped < max(1, least * len(var)):
+        found = {other: best_mapping(columns, other).n_mapped for other in TABLES}
         first = ", ".join(map(str, var.index[:3]))
         raise GeneMismatchError(
-            f"{row.dataset_id}: only {mapping.n_mapped} of {len(var)} genes are genes of "
-            f"{row.organism} (best: {source}; first: {first}). Check `gene_id` and `organism`."
+            f"{row.dataset_id}: only {mapping.n_mapped} of {len(var)} genes (first: {first}) are "
+            f"genes of {row.organism}; the tables know "
+            f"{', '.join(f'{n} of {other}' for other, n in found.items())}. "
+            "Check `gene_id` and `organism` of the dataset."
         )
-    table = load_gene_table(row.organism)
-    known = table.reindex(mapping.feature_id)
+    known = load_gene_table(row.organism).reindex(mapping.feature_id)
     own = var.index.astype(str).to_numpy()
+    unmapped = mapping.feature_id == ""
     described = pd.DataFrame(
         {
             names.FEATURE_ID: mapping.feature_id,
-            names.FEATURE_NAME: np.where(
-                mapping.feature_id == "", own, known[names.FEATURE_NAME].to_numpy()
-            ),
+            names.FEATURE_NAME: np.where(unmapped, own, known[names.FEATURE_NAME].to_numpy()),
             names.FEATURE_TYPE: known[names.FEATURE_TYPE].fillna("").to_numpy(),
         },
         index=unique_names(own),
@@ -39,31 +56,24 @@ def map_genes(var: pd.DataFrame, row: DatasetRow, least: float) -> tuple[pd.Data
     return described, mapping
 
 
-def choose_mapping(var: pd.DataFrame, row: DatasetRow) -> tuple[GeneMapping, str]:
-    """The mapping of the column that the row names, else of the one that finds most genes."""
-    if row.gene_id is not None and row.gene_id != "index" and row.gene_id not in var:
+def choose_columns(var: pd.DataFrame, row: DatasetRow) -> list[pd.Index | pd.Series]:
+    """Where gene names may stand: in the column that the row names, else in any with text."""
+    if row.gene_id == INDEX:
+        return [var.index]
+    if row.gene_id is None:
+        text = [name for name in var if not pd.api.types.is_numeric_dtype(var[name].dtype)]
+        return [var.index, *(var[name] for name in text)]
+    if row.gene_id not in var:
         raise InputError(
             f"{row.dataset_id}: `gene_id: {row.gene_id}` is no column of var; it has "
-            f"{', '.join(map(str, var.columns)) or 'none'}. The names themselves are `index`."
+            f"{', '.join(map(str, var.columns)) or 'none'}. The names themselves are `{INDEX}`."
         )
-    if row.gene_id is not None:
-        candidates = [row.gene_id]
-    else:
-        text = [name for name in var if not pd.api.types.is_numeric_dtype(var[name].dtype)]
-        candidates = ["index", *text]
-    mappings = {
-        name: map_names(var.index if name == "index" else var[name], row.organism)
-        for name in candidates
-    }
-    best = max(candidates, key=lambda name: mappings[name].n_mapped)
-    return mappings[best], best
+    return [var[row.gene_id]]
 
 
-def find_expression(var: pd.DataFrame) -> np.ndarray:
-    """Which features are genes: all, unless 10x's `feature_types` says otherwise (g,)."""
-    if names.FEATURE_TYPES not in var:
-        return np.ones(len(var), dtype=bool)
-    return var[names.FEATURE_TYPES].astype(str).str.lower().eq(GENE_EXPRESSION).to_numpy()
+def best_mapping(columns: list[pd.Index | pd.Series], organism: str) -> GeneMapping:
+    """The mapping of the column that finds most genes, the first of equals."""
+    return max((map_names(one, organism) for one in columns), key=lambda one: one.n_mapped)
 
 
 def unique_names(own: np.ndarray) -> pd.Index:

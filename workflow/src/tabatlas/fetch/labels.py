@@ -1,6 +1,5 @@
 """Cell metadata: a user's columns → the columns of the CELLxGENE schema, with no gaps."""
 
-import logging
 import re
 from collections.abc import Mapping
 
@@ -8,11 +7,9 @@ import numpy as np
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.errors import InputError
-from tabatlas.fetch.settings import Column, Constant, DatasetRow, FetchSettings
-from tabatlas.ontology import check_term, ids_by_label, name_term
-
-logger = logging.getLogger(__name__)
+from tabatlas.errors import ConfigError, InputError
+from tabatlas.fetch.settings import Constant, DatasetRow, FetchSettings
+from tabatlas.ontology import ids_by_label, judge_term, name_term
 
 # What files write where they mean "no value".
 MISSING = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>", "unknown", "unassigned"})
@@ -26,10 +23,9 @@ def standardize_cells(obs: pd.DataFrame, row: DatasetRow, settings: FetchSetting
     Raises `InputError` for a column that was named and is absent, and for repeated barcodes.
     """
     barcodes = obs.index.astype(str)
-    for place in np.flatnonzero(barcodes.duplicated())[:1]:
+    for name in barcodes[barcodes.duplicated()][:1]:
         raise InputError(
-            f"{row.dataset_id}: obs name {barcodes[place]!r} stands there twice. "
-            "Make obs names unique."
+            f"{row.dataset_id}: obs name {name!r} stands there twice. Make obs names unique."
         )
     columns = {
         names.DATASET_ID: row.dataset_id,
@@ -42,102 +38,114 @@ def standardize_cells(obs: pd.DataFrame, row: DatasetRow, settings: FetchSetting
         **read_with_term(obs, row, "tissue", names.TISSUE, names.TISSUE_ID),
         **read_perturbations(obs, row, settings.control_labels),
     }
-    index = pd.Index(row.dataset_id + ":" + barcodes, name=names.OBS_ID)
+    index = pd.Index(f"{row.dataset_id}:" + barcodes, name=names.OBS_ID)
     cells = pd.DataFrame(columns, index=index).astype("category")
     cells[names.BARCODE] = barcodes
     return cells
 
 
-def read_column(obs: pd.DataFrame, row: DatasetRow, key: str, default: str) -> np.ndarray | str:
-    """Values of one column as text: the one that the row names, else `default` if it is there."""
-    named: Column = getattr(row, key)
+def read_column(obs: pd.DataFrame, row: DatasetRow, key: str, default: str) -> np.ndarray:
+    """Values of one column as text (n,): the one that the row names, else `default`."""
+    named: str | Constant | None = getattr(row, key)
     if isinstance(named, Constant):
-        return named.constant
+        return np.full(len(obs), named.constant, dtype=object)
     if named is not None and named not in obs:
         raise InputError(
             f"{row.dataset_id}: `{key}: {named}` is no column of obs; it has "
             f"{', '.join(map(str, obs.columns)) or 'none'}."
         )
-    column = named or default
-    return clean_text(obs[column]) if column in obs else names.UNKNOWN
+    return read_text(obs, named or default)
 
 
-def clean_text(values: pd.Series) -> np.ndarray:
-    """Values as text, whatever means "no value" as `unknown`."""
+def read_text(obs: pd.DataFrame, column: str) -> np.ndarray:
+    """Values of a column as text (n,), `unknown` for what means "no value" or is not there."""
+    if column not in obs:
+        return np.full(len(obs), names.UNKNOWN, dtype=object)
+    values = obs[column]
+    if pd.api.types.is_float_dtype(values.dtype):
+        values = values.convert_dtypes()  # whole numbers that stand beside NaN: 1, not 1.0
     text = values.astype(object).where(values.notna(), names.UNKNOWN).astype(str)
-    return np.where(text.str.strip().str.lower().isin(MISSING), names.UNKNOWN, text)
+    missing = text.str.strip().str.lower().isin(MISSING)
+    return text.mask(missing, names.UNKNOWN).to_numpy(dtype=object)
 
 
-def read_batch(obs: pd.DataFrame, row: DatasetRow) -> np.ndarray | str:
-    """The library of each cell; where none is known, its donor; else the whole dataset."""
+def fill_unknown(values: np.ndarray, others: np.ndarray | str) -> np.ndarray:
+    """`others` in place of `unknown` (n,)."""
+    return np.where(values == names.UNKNOWN, others, values)
+
+
+def read_batch(obs: pd.DataFrame, row: DatasetRow) -> np.ndarray:
+    """The library of each cell (n,); where it is not known the donor, else the dataset."""
     batch = read_column(obs, row, "batch", names.BATCH)
-    if not isinstance(batch, str) or batch != names.UNKNOWN:
-        return batch
     donor = read_column(obs, row, "donor", names.DONOR_ID)
-    return row.dataset_id if isinstance(donor, str) and donor == names.UNKNOWN else donor
+    return fill_unknown(fill_unknown(batch, donor), row.dataset_id)
 
 
 def read_with_term(
     obs: pd.DataFrame, row: DatasetRow, key: str, name: str, term: str
-) -> dict[str, np.ndarray | str]:
+) -> dict[str, np.ndarray]:
     """A described column and its ontology id, which is kept where the file's own names are used."""
-    values = read_column(obs, row, key, name)
     own = getattr(row, key) in (None, name)
-    ids = clean_text(obs[term]) if own and term in obs else names.UNKNOWN
-    return {name: values, term: ids}
+    unknown = np.full(len(obs), names.UNKNOWN, dtype=object)
+    return {
+        name: read_column(obs, row, key, name),
+        term: read_text(obs, term) if own else unknown,
+    }
 
 
 def read_cell_types(
     obs: pd.DataFrame, row: DatasetRow, table: Mapping[str, str | None]
-) -> dict[str, np.ndarray | str]:
+) -> dict[str, np.ndarray]:
     """`cell_type` and its ontology id. A label without a term keeps its own name as its class."""
-    default = names.CELL_TYPE_ID if names.CELL_TYPE_ID in obs else names.CELL_TYPE
-    labels = np.broadcast_to(read_column(obs, row, "cell_type", default), len(obs))
-    terms = {label: find_term(label, table, row.dataset_id) for label in np.unique(labels)}
-    own_names = {
-        label: name_term(term) if TERM.fullmatch(term) else label for label, term in terms.items()
-    }
-    dropped = {label for label in terms if label in table and table[label] is None}
-    own_names |= dict.fromkeys(dropped, names.UNKNOWN)
+    labels = read_column(obs, row, "cell_type", names.CELL_TYPE)
+    if row.cell_type is None:
+        labels = fill_unknown(read_text(obs, names.CELL_TYPE_ID), labels)
+    found = {label: name_label(label, table, row.dataset_id) for label in np.unique(labels)}
     return {
-        names.CELL_TYPE: np.array([own_names[label] for label in labels], dtype=object),
-        names.CELL_TYPE_ID: np.array([terms[label] for label in labels], dtype=object),
+        names.CELL_TYPE: np.array([found[label][0] for label in labels], dtype=object),
+        names.CELL_TYPE_ID: np.array([found[label][1] for label in labels], dtype=object),
     }
 
 
-def find_term(label: str, table: Mapping[str, str | None], place: str) -> str:
-    """Cell Ontology id of a label: the user's table, an id, or an exact name; else `unknown`."""
+def name_label(label: str, table: Mapping[str, str | None], place: str) -> tuple[str, str]:
+    """Name and Cell Ontology id of a label: by the user's table, as an id, or by its exact name.
+
+    Raises `ConfigError` for a wrong id in the table, `InputError` for one in the file.
+    """
     if label in table:
         term = table[label]
-        return names.UNKNOWN if term is None else check_term(term, f"fetch.cell_types: {label}")
-    if TERM.fullmatch(label):
-        return check_term(label, f"{place}: cell type")
-    return ids_by_label().get(label.lower(), names.UNKNOWN)
+        if term is None:
+            return names.UNKNOWN, names.UNKNOWN
+        problem = judge_term(term)
+        if problem:
+            raise ConfigError(f"fetch.cell_types: `{label}`: {problem}.")
+    elif TERM.fullmatch(label):
+        term, problem = label, judge_term(label)
+        if problem:
+            raise InputError(f"{place}: cell type {problem}, or map it in `fetch.cell_types`.")
+    else:
+        term = ids_by_label().get(label.lower(), names.UNKNOWN)
+    return (label if term == names.UNKNOWN else name_term(term)), term
 
 
 def read_perturbations(
     obs: pd.DataFrame, row: DatasetRow, controls: tuple[str, ...]
-) -> dict[str, np.ndarray | str]:
+) -> dict[str, np.ndarray]:
     """Perturbed genes, sorted and joined as the schema joins them, and the strategy."""
     values = read_column(obs, row, "perturbation", names.PERTURBATION_ID)
-    if isinstance(values, str):  # no column, or one value for all cells
-        values = np.full(len(obs), values, dtype=object)
-    strategy = names.PERTURBATION_STRATEGY
-    own = clean_text(obs[strategy]) if strategy in obs and row.perturbation is None else None
     targets = {value: split_targets(value, controls) for value in np.unique(values)}
     ids = np.array([targets[value] for value in values], dtype=object)
-    if own is not None:
-        return {names.PERTURBATION_ID: ids, strategy: own}
-    unperturbed = (ids == names.NOT_APPLICABLE) & (values == names.UNKNOWN)
-    is_control = (ids == names.NOT_APPLICABLE) & ~unperturbed
-    kinds = np.select(
-        [unperturbed, is_control], [names.NO_PERTURBATIONS, names.CONTROL], names.UNKNOWN
+    none, unperturbed = ids == names.NOT_APPLICABLE, values == names.UNKNOWN
+    strategy = np.select(
+        [unperturbed, none], [names.NO_PERTURBATIONS, names.CONTROL], names.UNKNOWN
     )
-    return {names.PERTURBATION_ID: ids, strategy: kinds}
+    if row.perturbation is None:
+        strategy = fill_unknown(read_text(obs, names.PERTURBATION_STRATEGY), strategy)
+    return {names.PERTURBATION_ID: ids, names.PERTURBATION_STRATEGY: strategy}
 
 
 def split_targets(value: str, controls: tuple[str, ...]) -> str:
     """`KLF1+ctrl` → `KLF1`, `B,A` → `A || B`, a control or no value → `na`."""
     silent = {control.lower() for control in controls} | MISSING
-    targets = {target for target in SEPARATORS.split(value) if target.lower() not in silent}
+    targets = {one for one in SEPARATORS.split(value.strip()) if one.lower() not in silent}
     return names.PERTURBATION_DELIMITER.join(sorted(targets)) or names.NOT_APPLICABLE

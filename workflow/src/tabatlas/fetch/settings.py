@@ -3,12 +3,13 @@
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from tabatlas.settings import StageSettings
 
 PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 SIMULATED = "simulate:"
+REMOTE = ("http://", "https://")
 
 
 class Constant(StageSettings):
@@ -65,19 +66,20 @@ class DatasetRow(StageSettings):
     @property
     def is_remote(self) -> bool:
         """Whether the file has to be downloaded."""
-        return self.path.startswith(("http://", "https://"))
+        return self.path.startswith(REMOTE)
 
     @property
     def simulated(self) -> str | None:
         """Name of the demo dataset to simulate, or None."""
         return self.path.removeprefix(SIMULATED) if self.path.startswith(SIMULATED) else None
 
-    @model_validator(mode="after")
-    def refuse_other_schemes(self) -> "DatasetRow":
+    @field_validator("path")
+    @classmethod
+    def refuse_other_schemes(cls, value: str) -> str:
         """A URL of another kind would be taken for a local path."""
-        if re.match(r"^[a-z0-9]+://", self.path) and not self.is_remote:
-            raise ValueError("only http and https URLs can be fetched")
-        return self
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value) and not value.startswith(REMOTE):
+            raise ValueError("only http:// and https:// URLs can be fetched; download it yourself")
+        return value
 
 
 class FetchSettings(StageSettings):

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from tabatlas import names
+from tabatlas.errors import InputError
 from tabatlas.experiment import open_experiment
 from tabatlas.finetune.calibrate import calibrate, fit_temperature
 from tabatlas.finetune.classes import CellClass, choose_classes, weigh_classes
@@ -100,6 +101,11 @@ def select_cells(pack: Path, classes: list[CellClass], chosen: FinetuneSettings)
     labels = [one.label for one in classes]
     train, validation = (PackedSource(pack, part, labels) for part in ("train", "validation"))
     rows = validation.keep_labelled()[: chosen.validation_cells]
+    if not len(rows):
+        raise InputError(
+            "no labelled validation cell, so nothing says when to stop. Raise "
+            "split.validation_fraction or choose another split.seed."
+        )
     return Cells(train, validation, train.keep_labelled(), rows)
 
 
@@ -115,9 +121,7 @@ def build_task(
     encoder = build_encoder(pretrained.architecture, pretrained.genes, generator)
     load_weights(encoder, pick(pretrained.tensors, "encoder"), "encoder")
     classifier = Classifier(encoder, len(classes)).to(device)
-    logger.info(
-        "%d labelled cells, %d classes on %s", len(cells.train_rows), len(classes), device
-    )
+    logger.info("%d labelled cells, %d classes on %s", len(cells.train_rows), len(classes), device)
     return CellTypes(
         classifier,
         cells.train.presence.to(device),

@@ -36,7 +36,9 @@ class CellTypes:
         x_ng, missing_ng = open_inputs(minibatch, self.presence_mg)
         drawn_ng = draw_hidden(missing_ng, self.hidden_ratio, generator)
         logits_nc, encoding = self.model(x_ng, drawn_ng | missing_ng)
-        return self.cross_entropy(logits_nc, minibatch.label) + self.lambda_sparse * encoding.entropy
+        return (
+            self.cross_entropy(logits_nc, minibatch.label) + self.lambda_sparse * encoding.entropy
+        )
 
     def cross_entropy(self, logits_nc: Tensor, label_n: Tensor) -> Tensor:
         """Mean over cells of the class's weight times the cross-entropy in nats.

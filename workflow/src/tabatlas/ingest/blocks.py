@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
-import tiledbsoma
 from tiledbsoma import SparseNDArray, TileDBWriteOptions
 
 from tabatlas.ingest.experiment import share_context
@@ -11,17 +10,25 @@ from tabatlas.ingest.experiment import share_context
 
 def read_rows(array: SparseNDArray, start: int, stop: int) -> sp.csr_matrix:
     """The stored rows `start` … `stop` - 1 as canonical CSR; rows never written are empty."""
-    shape = (stop - start, array.shape[1])
     table = array.read((slice(start, stop - 1),)).tables().concat()
     row_n, gene_n, value_n = (column.to_numpy() for column in table.columns)
-    place_n = (row_n - start) * shape[1] + gene_n
-    # TileDB gives tiles of overlapping fragments in no order of rows.
-    if (np.diff(place_n) < 0).any():
-        order = np.argsort(place_n)
+    rows = np.arange(start, stop + 1)
+    pointers = np.searchsorted(row_n, rows)
+    # Overlapping fragments, left by a repeated append, are read one after the other.
+    if (row_n[1:] < row_n[:-1]).any() or not genes_rise(pointers, gene_n):
+        order = np.lexsort((gene_n, row_n))
         row_n, gene_n, value_n = row_n[order], gene_n[order], value_n[order]
-    pointers = np.zeros(shape[0] + 1, dtype=np.int64)
-    np.cumsum(np.bincount(row_n - start, minlength=shape[0]), out=pointers[1:])
+        pointers = np.searchsorted(row_n, rows)
+    shape = (stop - start, array.shape[1])
     return sp.csr_matrix((value_n, gene_n.astype(np.int32), pointers), shape=shape)
+
+
+def genes_rise(pointers: np.ndarray, genes: np.ndarray) -> bool:
+    """Whether column indices rise strictly within every row of row pointers (n + 1,)."""
+    rising = genes[1:] > genes[:-1]
+    starts = pointers[1:-1]
+    rising[starts[(starts > 0) & (starts < len(genes))] - 1] = True
+    return bool(rising.all())
 
 
 def store_rows(array: SparseNDArray, start: int, values: sp.csr_matrix) -> None:

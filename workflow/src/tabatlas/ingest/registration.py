@@ -1,5 +1,6 @@
 """Give every cell its `soma_joinid`, after proof that all sources fit into one experiment."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def pair_sources(paths: Sequence[Path], facts: Sequence[Path]) -> list[Source]:
                 f"{source.path}: no cell in it. Loosen the limits of `qc` or leave it out."
             )
     first = sources[0]
-    for before, source in zip(sources, sources[1:], strict=False):
+    for before, source in itertools.pairwise(sources):
         if source.dataset_id == before.dataset_id:
             raise InputError(
                 f"{before.path} and {source.path}: both are dataset `{source.dataset_id}`. "

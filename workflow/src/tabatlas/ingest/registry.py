@@ -80,5 +80,7 @@ def read_formatted(path: Path) -> dict[str, Any]:
     values = read_json(path)
     found = values.pop("format", None)
     if found != FORMAT:
-        raise ModelError(f"{path}: format {found}, {FORMAT} is needed. Run `tabatlas ingest` again.")
+        raise ModelError(
+            f"{path}: format {found}, {FORMAT} is needed. Run `tabatlas ingest` again."
+        )
     return values

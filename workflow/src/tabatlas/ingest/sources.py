@@ -12,6 +12,7 @@ from anndata.io import read_elem
 
 from tabatlas.counts import open_h5ad
 from tabatlas.errors import InputError
+from tabatlas.ingest.blocks import genes_rise
 from tabatlas.names import DATASET_ID, FEATURE_ID, FEATURE_NAME, JOINID, MEASURED, OBS_ID
 from tabatlas.provenance import read_json
 
@@ -144,9 +145,6 @@ def check_canonical(
 
     The experiment is written in this order without a sort and without checks of its own.
     """
-    rising = np.diff(genes) > 0
-    row_starts = pointers[1:-1]
-    rising[row_starts[(row_starts > 0) & (row_starts < len(genes))] - 1] = True
     problem = ""
     if data.dtype.kind not in "iu":
         problem = f"holds {data.dtype}, not integers"
@@ -154,7 +152,7 @@ def check_canonical(
         problem = f"stores values from {data.min()} to {data.max()}, beyond 1 … 2³¹ - 1"
     elif len(genes) and (genes.min() < 0 or genes.max() >= source.n_genes):
         problem = f"has a column index beyond its {source.n_genes} genes"
-    elif not rising.all():
+    elif not genes_rise(pointers, genes):
         problem = "has column indices that do not rise within a row"
     if problem:
         raise InputError(f"{source.path}: X {problem}. Run `normalize` again.")

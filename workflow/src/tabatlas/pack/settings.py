@@ -15,7 +15,9 @@ class PackSettings(StageSettings):
         description="Training genes: `all` measured ones, `hvg`, or the path of a gene list.",
     )
     n_hvg: int = Field(
-        2000, ge=1, description="Number of highly variable genes with `genes: hvg` (scanpy, seurat)."
+        2000,
+        ge=1,
+        description="Highly variable genes that `genes: hvg` takes (scanpy, seurat).",
     )
     shard_cells: int = Field(
         16_384, ge=1, description="Cells per shard: what is shuffled and written at once."

@@ -58,7 +58,9 @@ def run(
     counts = {part: -(-len(table) // chosen.shard_cells) for part, table in parts.items()}
     about |= {"format": FORMAT, "folder": shards.name, "parts": counts, "files": files}
     write_json(about | {"digest": digest_json(files)}, pack)
-    logger.info("%d training and %d validation cells × %d genes", *map(len, parts.values()), len(genes))
+    logger.info(
+        "%d training and %d validation cells × %d genes", *map(len, parts.values()), len(genes)
+    )
 
 
 def read_cells(experiment: Experiment, split: Path) -> pd.DataFrame:
@@ -99,9 +101,7 @@ def write_parts(
             chosen = counts[:, genes]
             write_shard(chosen, folder / part / f"{number:05d}")
             if part == TRAIN:
-                moments.add(
-                    chosen, cells[names.TOTAL_N].to_numpy(), presence_mg[cells["dataset"]]
-                )
+                moments.add(chosen, cells[names.TOTAL_N].to_numpy(), presence_mg[cells["dataset"]])
         table.drop(columns=names.SPLIT).to_parquet(folder / part / "cells.parquet", index=False)
     described = describe_genes(experiment.read_var().iloc[genes], moments)
     described.to_parquet(folder / "genes.parquet", index=False)

@@ -1,13 +1,21 @@
 """Settings of `pretrain`, the network's architecture among them."""
 
-from dataclasses import fields, replace
-from typing import Literal
+import dataclasses
+from typing import Any, Literal
 
 from pydantic import Field, create_model
 
 from tabatlas.settings import StageSettings
 from tabatlas.tabnet.architecture import PRESETS, Architecture
 from tabatlas.train.settings import TrainingSettings
+
+
+def describe_knob(knob: dataclasses.Field) -> dict[str, Any]:
+    """Limits and meaning of a knob of the network, and what each preset gives it."""
+    presets = ", ".join(f"{name} {getattr(preset, knob.name)}" for name, preset in PRESETS.items())
+    meaning = f"{knob.metadata['description']} null: the preset's ({presets})."
+    return {**knob.metadata, "description": meaning}
+
 
 # The network declares its knobs itself (it must import without pydantic); here each becomes an
 # optional setting, so that a config names only what differs from the preset.
@@ -16,7 +24,8 @@ ArchitectureSettings = create_model(
     __base__=StageSettings,
     __doc__="Knobs of the network that differ from the preset.",
     **{
-        knob.name: (knob.type | None, Field(None, **knob.metadata)) for knob in fields(Architecture)
+        knob.name: (knob.type | None, Field(None, **describe_knob(knob)))
+        for knob in dataclasses.fields(Architecture)
     },
 )
 
@@ -44,4 +53,4 @@ class PretrainSettings(TrainingSettings):
     def choose_architecture(self) -> Architecture:
         """The preset with the knobs that the config names."""
         named = self.architecture.model_dump(exclude_none=True)
-        return replace(PRESETS[self.preset], **named)
+        return dataclasses.replace(PRESETS[self.preset], **named)

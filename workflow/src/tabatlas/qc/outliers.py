@@ -6,7 +6,7 @@ import pandas as pd
 from tabatlas.names import N_GENES, PCT_MT, TOTAL_COUNTS
 from tabatlas.qc.settings import QCSettings
 
-NORMAL = 1.4826  # MADs × this = standard deviations of a normal distribution
+NORMAL = 1.4826  # MAD × this = standard deviation of a normal distribution
 
 
 def apply_limits(metrics: pd.DataFrame, n_genes: int, settings: QCSettings) -> pd.DataFrame:
@@ -24,39 +24,39 @@ def apply_limits(metrics: pd.DataFrame, n_genes: int, settings: QCSettings) -> p
 
 
 def is_panel(n_genes: int, settings: QCSettings) -> bool:
-    """Whether a file of so many genes holds no whole transcriptome."""
+    """Whether a file of so many genes holds less than a transcriptome."""
     return n_genes < settings.panel_genes
 
 
 def find_outliers(
-    metrics: pd.DataFrame, passed_n: np.ndarray, settings: QCSettings
-) -> tuple[pd.DataFrame, list[str]]:
-    """Which cells of one sample lie too many MADs from its median (n, 3) bool; and notes.
+    metrics: pd.DataFrame, within_n: np.ndarray, settings: QCSettings
+) -> tuple[pd.DataFrame, str]:
+    """Which cells of one sample lie too many MADs from its median (n, 3) bool; and a note or "".
 
-    Median and MAD are those of the cells that passed the fixed limits: empty droplets must not set
-    the standard. Where the MAD is 0 most values are equal and the metric judges nobody.
+    Only the cells within the fixed limits set the standard: empty droplets must not.
     """
-    found = pd.DataFrame(
-        False, index=metrics.index, columns=["outlier_counts", "outlier_genes", "outlier_mt"]
-    )
-    if passed_n.sum() < settings.min_sample_cells:
-        return found, [f"fixed limits only: {passed_n.sum()} cells passed them"]
-    counts, genes, pct_mt = (metrics[name].to_numpy() for name in (TOTAL_COUNTS, N_GENES, PCT_MT))
-    judged = {
-        "outlier_counts": deviate(np.log1p(counts), passed_n, settings.mads_counts),
-        "outlier_genes": deviate(np.log1p(genes), passed_n, settings.mads_genes),
-        "outlier_mt": deviate(pct_mt, passed_n, settings.mads_mt),
+    n_within = int(within_n.sum())
+    note = ""
+    if n_within < settings.min_sample_cells:
+        note = f"fixed limits only: {n_within} cells within them are too few to find outliers"
+        within_n = np.zeros_like(within_n)
+    pct_mt = metrics[PCT_MT]
+    counts = count_mads(np.log1p(metrics[TOTAL_COUNTS]), within_n)
+    genes = count_mads(np.log1p(metrics[N_GENES]), within_n)
+    mt = count_mads(pct_mt, within_n)
+    outliers = {
+        "outlier_counts": counts.abs() > settings.mads_counts,
+        "outlier_genes": genes.abs() > settings.mads_genes,
+        "outlier_mt": (mt > settings.mads_mt) & (pct_mt >= settings.min_outlier_pct_mt),
     }
-    found["outlier_counts"] = judged["outlier_counts"] != 0
-    found["outlier_genes"] = judged["outlier_genes"] != 0
-    found["outlier_mt"] = (judged["outlier_mt"] > 0) & (pct_mt >= settings.min_outlier_pct_mt)
-    return found, []
+    return pd.DataFrame(outliers), note
 
 
-def deviate(value_n: np.ndarray, passed_n: np.ndarray, n_mads: float) -> np.ndarray:
-    """-1, 0 or 1 (n,): below, within or above median ± `n_mads` MADs of the passed cells."""
-    median = np.median(value_n[passed_n])
-    mad = NORMAL * np.median(np.abs(value_n[passed_n] - median))
-    if mad == 0:
-        return np.zeros(len(value_n), dtype=int)
-    return np.sign(value_n - median).astype(int) * (np.abs(value_n - median) > n_mads * mad)
+def count_mads(value: pd.Series, standard_n: np.ndarray) -> pd.Series:
+    """Distance of every value from the median of the standard cells, in their MADs.
+
+    0 for all where the MAD is 0: most values are equal, and the others no worse for that.
+    """
+    standard = value[standard_n]
+    mad = NORMAL * (standard - standard.median()).abs().median()
+    return (value - standard.median()) / mad if mad > 0 else 0.0 * value

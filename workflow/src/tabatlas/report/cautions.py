@@ -10,22 +10,20 @@ from tabatlas.report.wording import format_count, format_noun, format_percent
 def find_cautions(summary: Mapping[str, Any], settings: ReportSettings) -> list[dict[str, str]]:
     """Cautions in the order of the page, each {"section", "text"}."""
     cautions = [
-        {"section": "data", "text": f"{dataset['dataset_id']}: {text}"}
+        {"section": section, "text": f"{dataset['dataset_id']}: {text}"}
+        for section, examine in (("data", examine_source), ("qc", examine_samples))
         for dataset in summary["datasets"]
-        for text in examine_dataset(dataset, settings)
+        for text in examine(dataset, settings)
     ]
-    cautions += [{"section": "split", "text": text} for text in summary["split"]["notes"]]
-    for section in ("pretraining", "finetuning"):
-        n_lost = sum(summary[section][name]["n_lost"] for name in ("train", "validation"))
-        if n_lost:
-            text = f"{format_noun(n_lost, 'loss', 'losses')} in {section} not finite."
-            cautions.append({"section": section, "text": text})
+    if summary["split"]["unit"] in ("batches", "cells"):
+        text = "Test cells come from donors that also train: new donors may be harder."
+        cautions.append({"section": "split", "text": text})
     cautions += [{"section": "test", "text": text} for text in examine_test(summary["test"])]
     return cautions
 
 
-def examine_dataset(dataset: Mapping[str, Any], settings: ReportSettings) -> Iterator[str]:
-    """Losses of one dataset that pass the limits of the settings."""
+def examine_source(dataset: Mapping[str, Any], settings: ReportSettings) -> Iterator[str]:
+    """Genes, counts and labels of one dataset that were lost."""
     mapped = dataset["n_mapped"] / max(dataset["n_genes"], 1)
     if mapped < settings.warn_mapped_below:
         yield f"only {format_percent(mapped)} of its genes have a known Ensembl id."
@@ -35,6 +33,10 @@ def examine_dataset(dataset: Mapping[str, Any], settings: ReportSettings) -> Ite
     if dataset["unmapped_labels"]:
         n_labels = len(dataset["unmapped_labels"])
         yield f"{format_noun(n_labels, 'label')} without a Cell Ontology term."
+
+
+def examine_samples(dataset: Mapping[str, Any], settings: ReportSettings) -> Iterator[str]:
+    """Samples of one dataset that lost most of their cells."""
     for sample in dataset["samples"]:
         share = sample["n_kept"] / max(sample["n_cells"], 1)
         if share < settings.warn_kept_below:

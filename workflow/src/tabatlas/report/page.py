@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ from tabatlas.report.scale import fit_axis
 FILTERS = {
     "count": wording.format_count,
     "score": wording.format_score,
-    "change": wording.format_change,
     "percent": wording.format_percent,
     "decimal": wording.format_decimal,
     "seconds": wording.format_seconds,
     "mebibytes": wording.format_mebibytes,
     "value": wording.format_value,
     "shorten": wording.shorten_label,
-    "columns": wording.measure_label,
 }
 
 
@@ -49,8 +47,21 @@ def open_templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
-    environment.globals |= {"fit_axis": fit_axis, "noun": wording.format_noun}
+    environment.globals |= {
+        "fit_axis": fit_axis,
+        "measure_names": measure_names,
+        "noun": wording.format_noun,
+    }
     return environment
+
+
+def measure_names(names: Sequence[str], font: float) -> float:
+    """Pixels that the longest name takes on a chart, shortened as the heatmap shortens it.
+
+    0.57 of the font's size is the mean width of a letter in wide fonts.
+    """
+    columns = (wording.measure_label(wording.shorten_label(name, 34)) for name in names)
+    return round(0.57 * font * max(columns), 1)
 
 
 def digest_source(source: str) -> str:

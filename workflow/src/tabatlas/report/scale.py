@@ -26,8 +26,10 @@ class Axis:
         return f"{tick:,.{self.digits}f}".replace("-", "−")
 
 
-def fit_axis(values: Sequence[float], start: float, end: float, n_steps: int = 4) -> Axis:
-    """An axis with about `n_steps` round steps that holds all `values`.
+def fit_axis(
+    values: Sequence[float], start: float, end: float, n_steps: int = 4, least_step: float = 0
+) -> Axis:
+    """An axis with about `n_steps` round steps, none below `least_step`, that holds all `values`.
 
     One value, or none, still gets an axis of positive length.
     """
@@ -35,7 +37,7 @@ def fit_axis(values: Sequence[float], start: float, end: float, n_steps: int = 4
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         margin = abs(low) / 2 or 0.5
         low, high = low - margin, high + margin
-    step = round_step((high - low) / n_steps)
+    step = max(round_step((high - low) / n_steps), least_step)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     ticks = tuple(round(index * step, digits) for index in range(first, last + 1))

@@ -54,7 +54,7 @@ def run(
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """One JSON object; numbers that are not finite become None."""
+    """One JSON object."""
     return parse_object(read_source(path), str(path))
 
 
@@ -75,7 +75,7 @@ def read_source(path: Path) -> str:
 def parse_object(text: str, place: str) -> dict[str, Any]:
     """One JSON object; raises `InputError` with its place for anything else."""
     try:
-        value = jsonlib.loads(text, parse_constant=lambda _: None)
+        value = jsonlib.loads(text)
     except ValueError as error:
         raise InputError(f"{place}: not valid JSON ({error}). Run its stage again.") from None
     if not isinstance(value, dict):

@@ -6,7 +6,6 @@ from typing import Any
 
 from tabatlas.errors import InputError
 from tabatlas.report.cautions import find_cautions
-from tabatlas.report.curves import trace_curve
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.verdict import judge_model
 
@@ -47,7 +46,7 @@ def summarize_atlas(tables: StageTables, settings: ReportSettings) -> Table:
         "pretraining": summarize_pretraining(tables.pretrain_metrics, tables.pretrain_scores),
         "finetuning": summarize_finetuning(tables.finetune_metrics, tables.finetune_scores),
         "test": summarize_test(tables.finetune_scores),
-        "bundle": tables.bundle,
+        "bundle": {"versions": {}, **tables.bundle},
     }
     summary["cautions"] = find_cautions(summary, settings)
     summary["verdict"] = judge_model(summary)
@@ -77,6 +76,7 @@ def join_dataset(found: Table, kept: Table, normalized: Table) -> Table:
     return {
         **found,
         **{key: kept[key] for key in ("n_kept", "reasons", "samples")},
+        "notes": kept.get("notes", []),
         **{key: normalized[key] for key in measured},
     }
 
@@ -88,6 +88,7 @@ def summarize_cells(datasets: Sequence[Table], manifest: Table) -> Table:
         "organism": manifest["organism"],
         "n_datasets": len(datasets),
         "n_source_cells": sum(dataset["n_cells"] for dataset in datasets),
+        "n_labelled": sum(dataset["n_labelled"] for dataset in datasets),
         "n_cells": manifest["n_obs"],
         "n_genes": manifest["n_vars"],
         "n_entries": manifest["n_entries"],
@@ -100,13 +101,13 @@ def summarize_cells(datasets: Sequence[Table], manifest: Table) -> Table:
 
 
 def count_labels(datasets: Sequence[Table]) -> Table:
-    """Cells per label (rows, commonest first) and dataset (columns), as found in the sources."""
+    """Cells per dataset (rows) and label (columns, commonest first), as found in the sources."""
     totals: dict[str, int] = {}
     for dataset in datasets:
         for label, n in dataset["labels"].items():
             totals[label] = totals.get(label, 0) + n
     labels = sorted(totals, key=lambda label: (-totals[label], label))
-    counts = [[dataset["labels"].get(label, 0) for dataset in datasets] for label in labels]
+    counts = [[dataset["labels"].get(label, 0) for label in labels] for dataset in datasets]
     return {"labels": labels, "counts": counts}
 
 
@@ -120,53 +121,57 @@ def summarize_split(split: Table) -> Table:
 
 def summarize_pretraining(metrics: Sequence[Table], scores: Table) -> Table:
     """Scores of pretraining and its curves; `trained` is false where it took no step."""
+    measured = (
+        "masked_loss",
+        "gene_mean_loss",
+        "ratio",
+        "n_validation_cells",
+        "n_genes",
+        "n_parameters",
+    )
     return {
-        **scores,
+        **{key: scores.get(key) for key in measured},
         "trained": bool(metrics),
-        "train": trace_curve(metrics, "train_loss"),
-        "validation": trace_curve(metrics, "validation_loss"),
-        "best_step": find_step(metrics, scores.get("best_epoch")),
+        "best_epoch": count_epoch(scores.get("best_epoch")),
+        "train_loss": trace_curve(metrics, "train_loss"),
+        "validation_loss": trace_curve(metrics, "validation_loss"),
     }
 
 
 def summarize_finetuning(metrics: Sequence[Table], scores: Table) -> Table:
     """Curves of fine-tuning, and how it was stopped and calibrated."""
-    best_epoch = scores.get("best_epoch")
     return {
-        "best_epoch": best_epoch,
         "early_stop_unit": scores.get("early_stop_unit"),
         "temperature": scores.get("temperature"),
-        "train": trace_curve(metrics, "train_loss"),
-        "validation": trace_curve(metrics, "validation_loss"),
-        "macro_f1": trace_curve(metrics, "validation_macro_f1"),
-        "best_step": find_step(metrics, best_epoch),
+        "best_epoch": count_epoch(scores.get("best_epoch")),
+        "train_loss": trace_curve(metrics, "train_loss"),
+        "validation_loss": trace_curve(metrics, "validation_loss"),
+        "validation_macro_f1": trace_curve(metrics, "validation_macro_f1"),
     }
 
 
-def find_step(metrics: Sequence[Table], epoch: int | None) -> int | None:
-    """The last validated step of an epoch, or None."""
-    steps = [
-        row["step"] for row in metrics if row["epoch"] == epoch and "validation_loss" in row
-    ]
-    return steps[-1] if steps else None
+def trace_curve(metrics: Sequence[Table], key: str) -> list[list[float]]:
+    """Points (epoch, value) of one metric, epochs counted from 1."""
+    return [[row["epoch"] + 1, row[key]] for row in metrics if row.get(key) is not None]
+
+
+def count_epoch(epoch: int | None) -> int | None:
+    """An epoch counted from 1; None where no epoch was run."""
+    return None if epoch is None or epoch < 0 else epoch + 1
 
 
 def summarize_test(scores: Table) -> Table:
     """Test scores; what was not tested is None or empty."""
+    sizes = ("n_test_cells", "n_test_donors", "n_classes", "n_unseen_test_cells")
+    methods = scores.get("methods") or {}
     confusion = scores.get("confusion") or {"labels": [], "counts": []}
     return {
-        **{
-            key: scores.get(key)
-            for key in (
-                "n_test_cells",
-                "n_test_donors",
-                "n_classes",
-                "bootstrap_unit",
-                "n_unseen_test_cells",
-            )
-        },
+        **{key: scores.get(key) for key in sizes},
+        "bootstrap_unit": scores.get("bootstrap_unit"),
         "methods": {
-            name: method for name, method in (scores.get("methods") or {}).items() if method
+            name: method
+            for name, method in methods.items()
+            if method and method["macro_f1"]["value"] is not None
         },
         "per_class": scores.get("per_class") or [],
         "confusion": confusion,

@@ -1,15 +1,16 @@
 """The verdict in words: what was built and how good it is beside the baselines."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tabatlas.report.wording import format_change, format_noun, format_score
+from tabatlas.report.wording import format_noun, format_score, shorten_label
 
 GOOD, LEVEL, POOR, UNKNOWN = "good", "level", "poor", "unknown"
 UNSEEN = {
-    "donors": "in donors that it has never seen",
-    "batches": "in batches that it has never seen",
-    "cells": "in held-out cells of donors that it has seen",
+    "donors": "in donors it has never seen",
+    "datasets": "in datasets it has never seen",
+    "batches": "in new batches of donors it has seen",
+    "cells": "in new cells of donors it has seen",
 }
 
 Table = Mapping[str, Any]
@@ -27,7 +28,8 @@ def judge_model(summary: Table) -> dict[str, Any]:
         unseen = UNSEEN[summary["split"]["unit"]]
         headline = f"Names cell types {unseen} with a macro-F1 of {score}."
         claims = list(judge_classifier(model, test))
-    return {"headline": headline, "claims": [*claims, judge_pretraining(summary["pretraining"])]}
+    claims += [judge_pretraining(summary["pretraining"]), *find_weakest(test["per_class"])]
+    return {"headline": headline, "claims": claims}
 
 
 def judge_classifier(model: Table, test: Table) -> Iterator[dict[str, str]]:
@@ -39,13 +41,6 @@ def judge_classifier(model: Table, test: Table) -> Iterator[dict[str, str]]:
         yield claim("test", *compare_scores(model, majority, "always naming the commonest type"))
     if peer is not None and None not in (model["ece"], peer["ece"]):
         yield claim("test", *compare_calibration(model["ece"], peer["ece"]))
-    rows = [row for row in test["per_class"] if row["tabnet"]["f1"] is not None]
-    if len(rows) > 1:
-        worst = min(rows, key=lambda row: row["tabnet"]["f1"])
-        n_cells = format_noun(worst["n_test"], "test cell")
-        score = format_score(worst["tabnet"]["f1"])
-        text = f"Weakest type: {worst['label']}, F1 {score} ({n_cells})."
-        yield claim("test", UNKNOWN, text)
 
 
 def compare_scores(ours: Table, theirs: Table, name: str) -> tuple[str, str]:
@@ -54,14 +49,13 @@ def compare_scores(ours: Table, theirs: Table, name: str) -> tuple[str, str]:
     change = mine["value"] - other["value"]
     values = f"{format_score(mine['value'])} against {format_score(other['value'])}"
     apart = are_apart(mine, other)
-    if apart and change > 0:
-        return GOOD, f"Beats {name}: {values}; the intervals do not overlap."
-    if change > 0:
-        reason = "no intervals" if apart is None else "the intervals overlap"
-        return LEVEL, f"Ahead of {name} by {format_change(change)} ({values}), not proven: {reason}."
+    proof = {None: "there is no interval", True: "the intervals do not overlap"}
+    reason = proof.get(apart, "the intervals overlap")
+    if change <= 0:
+        return POOR if apart else LEVEL, f"Does not beat {name}: {values}; {reason}."
     if apart:
-        return POOR, f"Does not beat {name}: {values}, and the intervals do not overlap."
-    return LEVEL, f"Does not beat {name}: {values}."
+        return GOOD, f"Beats {name}: {values}; {reason}."
+    return LEVEL, f"Ahead of {name} by {change:.3f}, not proven: {values}; {reason}."
 
 
 def are_apart(one: Table, other: Table) -> bool | None:
@@ -75,8 +69,8 @@ def compare_calibration(ours: float, theirs: float) -> tuple[str, str]:
     """State and sentence: expected calibration error beside logistic regression's."""
     values = f"expected calibration error {format_score(ours)} against {format_score(theirs)}"
     if ours < theirs:
-        return GOOD, f"Its confidence is truer than logistic regression's: {values}."
-    return LEVEL, f"Its confidence is no truer than logistic regression's: {values}."
+        return GOOD, f"Calibrated, its confidence is truer than logistic regression's: {values}."
+    return LEVEL, f"Calibrated, its confidence is no truer than logistic regression's: {values}."
 
 
 def judge_pretraining(pretraining: Table) -> dict[str, str]:
@@ -86,11 +80,21 @@ def judge_pretraining(pretraining: Table) -> dict[str, str]:
         return claim("pretraining", UNKNOWN, "Not pretrained: the encoder starts from chance.")
     if ratio is None:
         return claim("pretraining", UNKNOWN, "Pretrained, but not validated.")
+    share = f"{format_score(ratio)} of the loss of naming the gene's mean"
     if ratio < 1:
-        text = f"Predicts hidden genes with {format_score(ratio)} of the loss of the gene's mean."
-        return claim("pretraining", GOOD, text)
-    text = f"Predicts hidden genes no better than the gene's mean: {format_score(ratio)} of its loss."
-    return claim("pretraining", POOR, text)
+        return claim("pretraining", GOOD, f"Predicts hidden genes with {share}.")
+    return claim("pretraining", POOR, f"Does not predict hidden genes: {share}.")
+
+
+def find_weakest(per_class: Sequence[Table]) -> Iterator[dict[str, str]]:
+    """The type with the lowest F1, where several were tested."""
+    rows = [row for row in per_class if row["n_test"]]
+    if len(rows) > 1:
+        worst = min(rows, key=lambda row: row["tabnet"]["f1"])
+        label = shorten_label(worst["label"], 80)
+        n_cells = format_noun(worst["n_test"], "test cell")
+        score = format_score(worst["tabnet"]["f1"])
+        yield claim("test", UNKNOWN, f"Weakest type: {label}, F1 {score} ({n_cells}).")
 
 
 def claim(section: str, state: str, text: str) -> dict[str, str]:

@@ -17,11 +17,6 @@ def format_score(value: float | None) -> str:
     return DASH if value is None else f"{value:.3f}".replace("-", MINUS)
 
 
-def format_change(value: float | None) -> str:
-    """A difference of scores with its sign."""
-    return DASH if value is None else f"{value:+.3f}".replace("-", MINUS)
-
-
 def format_percent(share: float | None) -> str:
     """A share within 0..1 as percent; shares that are not quite 0 or 1 do not look so."""
     if share is None:

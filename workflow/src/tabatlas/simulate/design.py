@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tabatlas.errors import UsageError
 from tabatlas.names import NOT_APPLICABLE, PERTURBATION_DELIMITER
+from tabatlas.simulate.markers import TARGETS
 
 ORGANISM = "Homo sapiens"
 
@@ -45,35 +46,35 @@ DATASETS = {
     for design in (
         DatasetDesign(
             name="demo_a",
-            collection="demo_lupus",
+            collection="demo_ab",
             share=0.25,
             assay="10x 3' v2",
-            depth=1600,
+            depth=1800,
             n_batches=2,
             donors=number_people(1, 8),
             diseased=number_people(1, 4),
         ),
         DatasetDesign(
             name="demo_b",
-            collection="demo_blood",
+            collection="demo_ab",
             share=0.20,
             assay="10x 5' v2",
-            depth=2200,
+            depth=2600,
             n_batches=2,
-            donors=number_people(1, 6),
+            donors=number_people(8, 13),  # P08 was in demo_a too
             unmeasured=0.3,
             gene_names="ensembl",
             counts_place="layers",
         ),
         DatasetDesign(
             name="demo_c",
-            collection="demo_lupus",
+            collection="demo_c",
             share=0.22,
             assay="10x 3' v3",
-            depth=2800,
+            depth=3000,
             n_batches=3,
-            donors=number_people(8, 14),  # P08 was in demo_a too
-            diseased=number_people(12, 14),
+            donors=number_people(1, 7),
+            diseased=number_people(5, 7),
             gene_names="versioned ensembl",
             counts_place="raw",
         ),
@@ -114,19 +115,19 @@ class TreeNode:
 
 
 TREE = {
-    "lymphocyte": TreeNode(None, 0.20, 0.6, 1.2),
-    "mononuclear phagocyte": TreeNode(None, 0.20, 0.6, 1.8),
-    "T cell": TreeNode("lymphocyte", 0.10, 0.5, 1.5),
-    "lymphocyte of B lineage": TreeNode("lymphocyte", 0.10, 0.5, 1.8),
-    "monocyte": TreeNode("mononuclear phagocyte", 0.10, 0.5, 1.2),
-    "CD4-positive, alpha-beta T cell": TreeNode("T cell", 0.03, 0.3, 0.8),
-    "CD8-positive, alpha-beta T cell": TreeNode("T cell", 0.03, 0.3, 0.9),
-    "natural killer cell": TreeNode("lymphocyte", 0.08, 0.4, 1.6),
-    "B cell": TreeNode("lymphocyte of B lineage", 0.05, 0.4, 1.2),
-    "plasmablast": TreeNode("lymphocyte of B lineage", 0.10, 0.5, 1.8),
-    "classical monocyte": TreeNode("monocyte", 0.03, 0.3, 0.9),
-    "non-classical monocyte": TreeNode("monocyte", 0.03, 0.3, 0.9),
-    "conventional dendritic cell": TreeNode("mononuclear phagocyte", 0.06, 0.4, 1.4),
+    "lymphocyte": TreeNode(None, 0.50, 0.8, 1.2),
+    "mononuclear phagocyte": TreeNode(None, 0.50, 0.8, 1.8),
+    "T cell": TreeNode("lymphocyte", 0.35, 0.7, 1.5),
+    "lymphocyte of B lineage": TreeNode("lymphocyte", 0.40, 0.8, 1.8),
+    "monocyte": TreeNode("mononuclear phagocyte", 0.30, 0.6, 1.2),
+    "CD4-positive, alpha-beta T cell": TreeNode("T cell", 0.05, 0.35, 0.9),
+    "CD8-positive, alpha-beta T cell": TreeNode("T cell", 0.05, 0.35, 0.9),
+    "natural killer cell": TreeNode("lymphocyte", 0.35, 0.7, 1.6),
+    "B cell": TreeNode("lymphocyte of B lineage", 0.15, 0.5, 1.2),
+    "plasmablast": TreeNode("lymphocyte of B lineage", 0.30, 0.7, 1.8),
+    "classical monocyte": TreeNode("monocyte", 0.08, 0.35, 1.3),
+    "non-classical monocyte": TreeNode("monocyte", 0.08, 0.35, 1.4),
+    "conventional dendritic cell": TreeNode("mononuclear phagocyte", 0.25, 0.6, 1.4),
 }
 
 
@@ -156,11 +157,7 @@ NORMAL, LUPUS = DISEASES
 BLOOD = ("blood", "UBERON:0000178")
 CELL_LINE = ("K-562", "CVCL_0004")
 
-# Genes that were activated in K-562, one by one and in pairs, by Norman et al. 2019 (Science 365).
-SINGLES = tuple(
-    "AHR BAK1 CDKN1A CDKN1C CEBPA CEBPB CEBPE DUSP9 ETS2 FOSB "
-    "FOXA1 HNF4A IRF1 KLF1 MAPK1 PRDM1 SET SNAI1 TBX3 UBASH3B".split()
-)
+SINGLES = tuple(TARGETS.split())
 # How a pair departs from the sum of its two effects.
 INTERACTIONS = {
     ("AHR", "KLF1"): "additive",

@@ -64,8 +64,14 @@ CELL_LINE_MARKERS = (
     "EPOR TFR2 ANK1 SLC25A37 FECH SOX6 NFE2 HEMGN BLVRB"
 )
 
+# Genes that Norman et al. 2019 (Science 365) activated in K-562.
+TARGETS = (
+    "AHR BAK1 CDKN1A CDKN1C CEBPA CEBPB CEBPE DUSP9 ETS2 FOSB "
+    "FOXA1 HNF4A IRF1 KLF1 MAPK1 PRDM1 SET SNAI1 TBX3 UBASH3B"
+)
+
 
 def list_named_genes() -> set[str]:
     """Symbols of every gene that a program names."""
-    groups = [*MARKERS.values(), *MODULES.values(), MITOCHONDRIAL, CELL_LINE_MARKERS]
+    groups = [*MARKERS.values(), *MODULES.values(), MITOCHONDRIAL, CELL_LINE_MARKERS, TARGETS]
     return {symbol for group in groups for symbol in group.split()}

@@ -5,7 +5,6 @@ import pandas as pd
 import scipy.sparse as sp
 
 from tabatlas.simulate.cells import IS_DOUBLET, LIBRARY_SCALE
-from tabatlas.simulate.draws import named_generator
 
 BLOCK = 1000  # cells whose dense rates are held at once; it takes part in the order of the draws
 DISPERSION = 0.15  # typical squared coefficient of variation beyond Poisson and the modules

@@ -5,7 +5,7 @@ import pandas as pd
 
 from tabatlas.genes import PROTEIN_CODING, load_gene_table
 from tabatlas.names import FEATURE_ID, FEATURE_NAME, FEATURE_TYPE
-from tabatlas.simulate.design import ORGANISM, SINGLES, DatasetDesign
+from tabatlas.simulate.design import ORGANISM, DatasetDesign
 from tabatlas.simulate.draws import named_generator
 from tabatlas.simulate.markers import MITOCHONDRIAL, list_named_genes
 
@@ -20,7 +20,7 @@ def choose_genes(n_genes: int, seed: int) -> pd.DataFrame:
     symbols = table[FEATURE_NAME]
     clear = ~symbols.duplicated(keep=False) & ~symbols.str.startswith("ENSG")
     coding = table[clear & (table[FEATURE_TYPE] == PROTEIN_CODING)].set_index(FEATURE_NAME)
-    is_named = coding.index.isin(list_named_genes() | set(SINGLES))
+    is_named = coding.index.isin(list_named_genes())
     others = np.flatnonzero(~is_named)
     rng = named_generator(seed, "panel", str(n_genes))
     drawn = rng.choice(others, n_genes - is_named.sum(), replace=False)

@@ -18,10 +18,10 @@ from tabatlas.simulate.design import (
 from tabatlas.simulate.draws import named_generator
 from tabatlas.simulate.markers import CELL_LINE_MARKERS, MARKERS, MITOCHONDRIAL, MODULES
 
-N_UNNAMED_MODULES = 8
+N_UNNAMED_MODULES = 6
 DAMAGE = "damage"  # of a dying cell: the cytoplasm leaks, the mitochondria stay
-DATASET_SPREAD = 0.35
-LIBRARY_SPREAD = 0.12
+DATASET_SPREAD = 0.25
+LIBRARY_SPREAD = 0.15
 DONOR_SPREAD = 0.10
 CELL_LINE_SPREAD = 0.8
 
@@ -29,9 +29,9 @@ CELL_LINE_SPREAD = 0.8
 def draw_base(genes: pd.Index, seed: int) -> pd.Series:
     """Mean log expression of each gene: heavy-tailed, organelles high, markers as any gene."""
     rng = named_generator(seed, "base")
-    base = pd.Series(rng.normal(0.0, 1.3, len(genes)), genes)
-    base[MITOCHONDRIAL.split()] = rng.normal(2.2, 0.6, 13)
-    for module, mean in {"translation": 2.2, "oxidative phosphorylation": 1.0}.items():
+    base = pd.Series(np.minimum(rng.normal(0.0, 1.0, len(genes)), 2.0), genes)
+    base[MITOCHONDRIAL.split()] = rng.normal(2.6, 0.5, 13)
+    for module, mean in {"translation": 2.4, "oxidative phosphorylation": 1.0}.items():
         symbols = MODULES[module].split()
         base[symbols] = rng.normal(mean, 0.6, len(symbols))
     for markers in MARKERS.values():
@@ -66,9 +66,11 @@ def sum_path(leaf: str, nodes: dict[str, pd.Series]) -> pd.Series:
 def draw_modules(genes: pd.Index, seed: int) -> pd.DataFrame:
     """Loadings of the gene modules, real ones and unnamed ones, and of the damage of dying cells.
 
-    Each module takes 6 % of the genes besides its named ones; a quarter of those go down.
+    Each module takes 8 % of the genes besides its named ones; a quarter of those go down.
     """
-    modules = {name: draw_module(name, symbols.split(), genes, seed) for name, symbols in MODULES.items()}
+    modules = {
+        name: draw_module(name, symbols.split(), genes, seed) for name, symbols in MODULES.items()
+    }
     for number in range(1, N_UNNAMED_MODULES + 1):
         modules[f"module {number}"] = draw_module(f"module {number}", [], genes, seed)
     modules[DAMAGE] = pd.Series(genes.isin(MITOCHONDRIAL.split()), genes, dtype=float)
@@ -78,10 +80,10 @@ def draw_modules(genes: pd.Index, seed: int) -> pd.DataFrame:
 def draw_module(name: str, symbols: list[str], genes: pd.Index, seed: int) -> pd.Series:
     """Loadings of one module: log fold change per standard deviation of its activity."""
     rng = named_generator(seed, "module", name)
-    is_member = rng.random(len(genes)) < 0.06
+    is_member = rng.random(len(genes)) < 0.08
     sign = np.where(rng.random(len(genes)) < 0.25, -1, 1)
-    loading = pd.Series(rng.normal(0.5, 0.15, len(genes)) * sign * is_member, genes)
-    loading[symbols] = rng.normal(0.6, 0.15, len(symbols))
+    loading = pd.Series(rng.normal(0.55, 0.15, len(genes)) * sign * is_member, genes)
+    loading[symbols] = rng.normal(0.65, 0.15, len(symbols))
     return loading
 
 
@@ -90,7 +92,8 @@ def draw_batches(design: DatasetDesign, genes: pd.Index, seed: int) -> pd.DataFr
     rng = named_generator(seed, "dataset", design.name)
     dataset = rng.normal(0, DATASET_SPREAD, len(genes))
     libraries = {
-        batch: dataset + named_generator(seed, "library", batch).normal(0, LIBRARY_SPREAD, len(genes))
+        batch: dataset
+        + named_generator(seed, "library", batch).normal(0, LIBRARY_SPREAD, len(genes))
         for batch in design.batches
     }
     return pd.DataFrame(libraries, genes)

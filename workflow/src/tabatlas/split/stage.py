@@ -11,7 +11,7 @@ from tabatlas import names
 from tabatlas.errors import ConfigError, InputError
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.provenance import atomic_path, write_json
-from tabatlas.split.assign import assign_parts
+from tabatlas.split.assign import TRAIN, VALIDATION, assign_parts
 from tabatlas.split.duplicates import confirm_pairs, pair_barcodes
 from tabatlas.split.perturbations import fold_perturbations
 from tabatlas.split.prove import prove_disjoint, summarize_parts
@@ -52,7 +52,7 @@ def run(
     assigned, units = assign_parts(obs, duplicates, folds, chosen)
     summary = summarize_parts(assigned, units, chosen)
     summary |= {"experiment": digest, "disjoint": prove_disjoint(assigned, units)}
-    log_summary(summary)
+    log_summary(summary, obs)
     write_table(assigned[[names.JOINID, names.OBS_ID, names.SPLIT, "reason", "donor"]], cells)
     write_table(folds, perturbations)
     write_json(summary, proof)
@@ -89,11 +89,15 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def log_summary(summary: dict[str, Any]) -> None:
+def log_summary(summary: dict[str, Any], obs: pd.DataFrame) -> None:
     """Say how the cells were divided."""
     sizes = ", ".join(f"{part} {one['n_cells']}" for part, one in summary["parts"].items())
     logger.info("cells: %s", sizes)
     for note in summary["notes"]:
         logger.info("%s", note)
-    if not summary["parts"]["train"]["n_cells"]:
-        raise InputError("no cell is left to train. Check split.held_out_datasets.")
+    for part in (TRAIN, VALIDATION):
+        if not summary["parts"][part]["n_cells"]:
+            raise InputError(
+                f"no cell is left for {part}: {len(obs)} cells. Check split.held_out_datasets and "
+                "what qc dropped."
+            )

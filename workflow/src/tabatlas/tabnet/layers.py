@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.normalization import GhostBatchNorm
-from tabatlas.tabnet.projections import PROJECTIONS, at_least_float32
+from tabatlas.tabnet.precision import at_least_float32
+from tabatlas.tabnet.projections import PROJECTIONS
 
 # √½ keeps the variance of a sum of two where it was (Arik & Pfister 2021; Gehring et al. 2017).
 RESIDUAL_SCALE = math.sqrt(0.5)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tabatlas.tabnet.projections import at_least_float32
+from tabatlas.tabnet.precision import at_least_float32
 
 EPSILON = 1e-5  # PyTorch's default, and pytorch-tabnet's
 
@@ -54,7 +54,7 @@ class GhostBatchNorm(nn.Module):
 
     def normalize_chunks(self, x_nf: Tensor, n_chunks: int) -> tuple[Tensor, Tensor, Tensor]:
         """`normalize_minibatch` for chunks of equal size."""
-        n_cells, n_features = x_nf.shape
+        n_features = x_nf.shape[1]
         # Side by side as columns, all chunks go through one fused kernel.
         columns = x_nf.view(n_chunks, -1, n_features).transpose(0, 1).flatten(1)
         mean, var = columns.new_zeros(2, n_chunks * n_features).unbind()

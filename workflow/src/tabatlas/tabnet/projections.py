@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from tabatlas.tabnet.precision import at_least_float32
+
 
 def sparsemax(logits_ng: Tensor) -> Tensor:
     """Project each row onto the simplex; at least float32, whatever the logits are."""
@@ -85,12 +87,12 @@ def measure_gap(shifted_ng: Tensor, threshold_n: Tensor) -> Tensor:
 def find_threshold(shifted_ng: Tensor, power: int) -> Tensor:
     """τ [n, 1] with Σ (z - τ)₊ᵏ = 1 in each row (k = `power`), by Newton's method from the left.
 
-    The sum f(τ) is convex and falls, so Newton never passes the root, and f·|f'| falls at least
-    fourfold a step. It starts at 2 G² or less and |f'| ≥ 1, which bounds the number of steps. A
-    sort takes some ten times as long on a CPU.
+    f(τ) = Σ (z - τ)₊ᵏ - 1 falls and is convex: Newton never passes the root, and each step brings
+    f·|f'| down at least fourfold. As f·|f'| ≤ 2 G² at first and |f'| ≥ 1 always, the number of
+    steps is bounded; four to ten are usual. A sort takes some ten times as long on a CPU.
     """
     n_genes = shifted_ng.shape[-1]
-    # τ lies above both: the root for the top gene alone, and (Jensen) for all genes at their mean.
+    # Left of the root: τ of the top gene alone, and of all genes at their mean (Jensen).
     threshold_n = (shifted_ng.mean(-1, keepdim=True) - n_genes ** (-1 / power)).clamp_min_(-1)
     gap_ng = torch.empty_like(shifted_ng)
     for _ in range(count_newton_steps(n_genes, shifted_ng.dtype)):
@@ -109,10 +111,5 @@ def find_threshold(shifted_ng: Tensor, power: int) -> Tensor:
 
 
 def count_newton_steps(n_genes: int, dtype: torch.dtype) -> int:
-    """Newton steps that bring the sum to 1 within rounding: log₄(2 G² / ε)."""
+    """Newton steps that bring f within rounding of 0: log₄(2 G² / ε)."""
     return math.ceil(0.5 + math.log2(n_genes) - math.log2(torch.finfo(dtype).eps) / 2)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision widened to float32; float64 stays."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

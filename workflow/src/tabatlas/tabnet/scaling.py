@@ -23,7 +23,7 @@ class Standardizer(nn.Module):
 
     def __init__(self, mean_g: Tensor, sd_g: Tensor, floor: float) -> None:
         super().__init__()
-        self.register_buffer("mean_g", mean_g.float())
+        self.register_buffer("mean_g", mean_g.float().clone())
         self.register_buffer("deviation_g", sd_g.float().clamp_min(floor))
 
     def forward(self, x_ng: Tensor) -> Tensor:
@@ -31,17 +31,18 @@ class Standardizer(nn.Module):
         return (x_ng - self.mean_g) / self.deviation_g
 
 
-class DeviationScaling(Standardizer):
+class DeviationScaling(nn.Module):
     """The standardized value with a learned gain and bias per gene."""
 
     def __init__(self, mean_g: Tensor, sd_g: Tensor, floor: float) -> None:
-        super().__init__(mean_g, sd_g, floor)
+        super().__init__()
+        self.standardize = Standardizer(mean_g, sd_g, floor)
         self.weight = nn.Parameter(torch.ones(len(mean_g)))
         self.bias = nn.Parameter(torch.zeros(len(mean_g)))
 
     def forward(self, x_ng: Tensor, hidden_ng: Tensor) -> Tensor:
         """x̂; what is hidden makes no difference to it."""
-        return torch.addcmul(self.bias, x_ng - self.mean_g, self.weight / self.deviation_g)
+        return torch.addcmul(self.bias, self.standardize(x_ng), self.weight)
 
 
 class BatchScaling(nn.Module):
@@ -64,12 +65,12 @@ class BatchScaling(nn.Module):
 
     @torch.no_grad()
     def measure(self, x_ng: Tensor, seen_ng: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of the entries with weight 1; moves the running ones."""
+        """Mean and biased variance of the seen entries; moves the running ones."""
         seen_g = seen_ng.sum(0)
         mean_g = (x_ng * seen_ng).sum(0) / seen_g.clamp_min(1)
         square_g = ((x_ng - mean_g).square() * seen_ng).sum(0)
         # Fewer than two cells say nothing about a gene's variance.
-        momentum_g = self.momentum * (seen_g > 1)
+        momentum_g = self.momentum * (seen_g - 1).clamp(0, 1)
         self.running_mean.lerp_(mean_g, momentum_g)
         self.running_var.lerp_(square_g / (seen_g - 1).clamp_min(1), momentum_g)
         return mean_g, square_g / seen_g.clamp_min(1)

@@ -33,7 +33,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """Read what `write_tensors` wrote. Raises `IntegrityError` where the bytes were changed."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # A safetensors file is no mapping: it has keys, but no iterator.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             state = json.loads((file.metadata() or {})[STATE])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise IntegrityError(f"{path}: not a readable model file ({error}).") from None

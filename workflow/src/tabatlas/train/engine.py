@@ -155,9 +155,7 @@ class Trainer:
     def current_rate(self) -> float:
         """The learning rate of the current step."""
         n_steps = self.knobs.epochs * self.n_minibatches
-        return self.knobs.learning_rate * scale_rate(
-            self.progress.step, n_steps, self.knobs.warmup
-        )
+        return self.knobs.learning_rate * scale_rate(self.progress.step, n_steps, self.knobs.warmup)
 
     def close_epoch(self) -> None:
         """Validate, keep the best weights, write the metrics and a checkpoint."""
@@ -209,9 +207,7 @@ class Trainer:
         self.progress = Progress(**state)
         load_weights(self.task.model, pick(tensors, "model"), str(self.path))
         unpack_optimizer(self.optimizer, pick(tensors, "optimizer"))
-        self.best = {
-            name: tensor.to(self.device) for name, tensor in pick(tensors, "best").items()
-        }
+        self.best = {name: tensor.to(self.device) for name, tensor in pick(tensors, "best").items()}
         logger.info("resuming at epoch %d, step %d", self.progress.epoch, self.progress.step)
 
     def listening(self) -> "Listening":

@@ -44,7 +44,9 @@ class Model:
         return Architecture(**stored)
 
 
-def describe_model(architecture: Architecture, genes: pd.DataFrame, organism: str) -> dict[str, Any]:
+def describe_model(
+    architecture: Architecture, genes: pd.DataFrame, organism: str
+) -> dict[str, Any]:
     """The part of `config.json` that every model has."""
     return {
         "format": FORMAT,

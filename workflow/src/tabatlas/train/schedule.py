@@ -14,9 +14,7 @@ def build_optimizer(
     Decay of a mask's normalisation gain would couple the decay to the mask's sparsity.
     """
     decayed, plain = [], []
-    embeddings = {
-        id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)
-    }
+    embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     for parameter in model.parameters():
         matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
         (decayed if matrix else plain).append(parameter)

@@ -1,0 +1,200 @@
+import shutil
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiledbsoma
+from synthetic import IngestRun, gene_ids, make_experiment, make_normalized
+from tabatlas import names
+from tabatlas.errors import IntegrityError, ModelError
+from tabatlas.ingest.blocks import read_rows
+from tabatlas.ingest.experiment import open_experiment, read_manifest
+from tabatlas.ingest.stage import seal
+from tabatlas.provenance import read_json, write_json
+
+X_RAW, X_NORMALIZED = f"X/{names.RAW_LAYER}", f"X/{names.NORMALIZED_LAYER}"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Two datasets, `a` and `b`, of 20 cells and 15 genes, appended but not sealed."""
+    sources = [tmp_path / "normalize" / f"{name}.h5ad" for name in "ab"]
+    make_normalized(sources[0], "a", 20, 15)
+    make_normalized(sources[1], "b", 20, 15)
+    run = IngestRun(tmp_path / "results" / "ingest", sources)
+    run.choose(normalized=True)
+    run.register()
+    run.append(0)
+    run.append(1)
+    return run
+
+
+def write_values(run, name, row, gene, value):
+    """Write one value behind the stage's back."""
+    (folder,) = run.store.glob("[!.]*")
+    with tiledbsoma.SparseNDArray.open(str(folder / "ms/RNA" / name), "w") as array:
+        kind = array.schema.field("soma_data").type
+        columns = {"soma_dim_0": [row], "soma_dim_1": [gene], "soma_data": pa.array([value], kind)}
+        array.write(pa.table(columns))
+
+
+def refuses(run, *words):
+    """Whether sealing is refused in a message with all words, and no manifest is left."""
+    with pytest.raises(IntegrityError) as raised:
+        run.seal()
+    for word in words:
+        assert word in str(raised.value)
+    assert not run.manifest.exists()
+
+
+def test_a_missing_receipt_is_refused_by_dataset(run):
+    with pytest.raises(IntegrityError, match="b: was not appended"):
+        seal(run.registry, run.receipts[:1], run.settings, run.manifest)
+    assert not run.manifest.exists()
+
+
+def test_a_receipt_of_another_experiment_is_refused(run):
+    write_json(read_json(run.receipts[1]) | {"sources_digest": "other"}, run.receipts[1])
+    refuses(run, "b: was appended to another experiment")
+
+
+def test_counts_that_are_not_there_are_refused_whatever_the_receipts_say(run):
+    shutil.rmtree(run.store)
+    run.register()
+    run.append(0)
+    refuses(run, "b: entries: 0 in the experiment")
+
+
+def test_a_changed_count_is_refused(run):
+    counts = read_raw(run)
+    write_values(run, X_RAW, 25, counts[25].indices[0], int(counts[25].data[0]) + 1)
+    refuses(run, "b: total counts")
+
+
+def test_a_moved_count_is_refused(run):
+    counts = read_raw(run)
+    one, other = counts[25].data[:2]
+    assert one != other
+    write_values(run, X_RAW, 25, counts[25].indices[0], int(other))
+    write_values(run, X_RAW, 25, counts[25].indices[1], int(one))
+    refuses(run, "b: counts")
+
+
+def test_another_measured_gene_is_refused(run):
+    write_values(run, names.PRESENCE, 0, 4, False)
+    refuses(run, "a: measured genes")
+
+
+def test_a_normalized_value_that_is_not_that_of_its_count_is_refused(run):
+    gene = read_raw(run)[3].indices[0]
+    write_values(run, X_NORMALIZED, 3, gene, 0.5)
+    refuses(run, "a: wrong normalized blocks: 1")
+
+
+def test_changed_obs_are_refused(run):
+    (folder,) = run.store.glob("[!.]*")
+    with tiledbsoma.DataFrame.open(str(folder / "obs")) as obs:
+        first, second = obs.read((slice(0, 1),)).concat().to_pylist()
+    first[names.OBS_ID], second[names.OBS_ID] = second[names.OBS_ID], first[names.OBS_ID]
+    with tiledbsoma.DataFrame.open(str(folder / "obs"), "w") as obs:
+        obs.write(pa.Table.from_pylist([first, second], obs.schema))
+    refuses(run, "a: obs")
+
+
+def test_what_was_wrong_and_is_appended_again_can_be_sealed(run, tmp_path):
+    counts = read_raw(run)
+    write_values(run, X_RAW, 25, counts[25].indices[0], 7777)
+    refuses(run, "b: total counts")
+    run.append(1)
+    run.seal()
+    undisturbed = make_experiment(tmp_path / "undisturbed", run.sources)
+    assert read_manifest(run.manifest)["digest"] == read_manifest(undisturbed)["digest"]
+
+
+def test_readers_see_nothing_that_is_written_after_sealing(run):
+    run.seal()
+    before = read_sealed(run.manifest)
+    time.sleep(0.002)
+    write_values(run, X_RAW, 25, 0, 4242)
+    assert 4242 in read_raw(run).data
+    np.testing.assert_array_equal(read_sealed(run.manifest).toarray(), before.toarray())
+
+
+def test_a_repeated_seal_gives_the_same_digest(run):
+    run.seal()
+    first = read_manifest(run.manifest)
+    run.seal()
+    again = read_manifest(run.manifest)
+    assert again["timestamp"] > first["timestamp"]
+    assert again | {"timestamp": 0} == first | {"timestamp": 0}
+
+
+@pytest.mark.parametrize("change", ["count", "label", "cell", "gene", "measured"])
+def test_the_digest_tells_any_other_content(run, tmp_path, change):
+    run.seal()
+    other = {
+        "count": {"density": 0.21},
+        "label": {"n_types": 4},
+        "cell": {"n_cells": 21},
+        "gene": {"genes": gene_ids(16)[1:]},
+        "measured": {"unmeasured": [4]},
+    }[change]
+    for source in run.sources:
+        make_normalized(source, source.stem, **{"n_cells": 20, "n_genes": 15, **other})
+    changed = make_experiment(tmp_path / "changed", run.sources)
+    assert read_manifest(changed)["digest"] != read_manifest(run.manifest)["digest"]
+
+
+def test_moved_results_stay_readable(run, tmp_path):
+    run.seal()
+    before = read_sealed(run.manifest)
+    (tmp_path / "results").rename(tmp_path / "moved")
+    moved = read_sealed(tmp_path / "moved" / "ingest" / "manifest.json")
+    np.testing.assert_array_equal(moved.toarray(), before.toarray())
+
+
+def test_a_manifest_in_another_folder_finds_the_experiment(run, tmp_path):
+    manifest = tmp_path / "elsewhere" / "deep" / "manifest.json"
+    seal(run.registry, run.receipts, run.settings, manifest)
+    assert read_sealed(manifest).nnz
+
+
+def test_nothing_is_read_without_a_manifest(run):
+    with pytest.raises(IntegrityError, match="no such file"):
+        open_experiment(run.manifest)
+
+
+def test_a_manifest_of_another_format_is_refused(run):
+    run.seal()
+    write_json(read_json(run.manifest) | {"format": 99}, run.manifest)
+    with pytest.raises(ModelError, match="format 99"):
+        open_experiment(run.manifest)
+
+
+def test_a_missing_experiment_is_a_clear_error(run):
+    run.seal()
+    shutil.rmtree(run.store)
+    with pytest.raises(IntegrityError, match="no readable experiment"):
+        open_experiment(run.manifest)
+
+
+def test_an_experiment_of_other_sources_is_refused(run, tmp_path):
+    run.seal()
+    write_json(read_json(run.manifest) | {"sources_digest": "other"}, run.manifest)
+    with pytest.raises(IntegrityError, match="holds other sources"):
+        open_experiment(run.manifest)
+
+
+def read_sealed(manifest):
+    """X["raw"] as a reader sees it."""
+    with open_experiment(manifest) as experiment:
+        raw = experiment.ms[names.MEASUREMENT].X[names.RAW_LAYER]
+        return read_rows(raw, 0, raw.shape[0])
+
+
+def read_raw(run):
+    """X["raw"] as it is now."""
+    (folder,) = run.store.glob("[!.]*")
+    with tiledbsoma.SparseNDArray.open(str(folder / "ms/RNA" / X_RAW)) as raw:
+        return read_rows(raw, 0, raw.shape[0])

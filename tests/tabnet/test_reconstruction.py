@@ -1,0 +1,69 @@
+"""The loss of pretraining, and that pretraining lowers it."""
+
+import torch
+from tabatlas.tabnet.architecture import Architecture
+from tabatlas.tabnet.decoder import Decoder
+from tabatlas.tabnet.encoder import Encoder
+from tabatlas.tabnet.reconstruction import masked_loss
+
+
+def test_predicting_the_mean_scores_exactly_the_genes_variance(x_ng, tiny, generator):
+    variance_g = torch.linspace(0.5, 2, 12).double()
+    decoder = Decoder(tiny, x_ng.mean(0), (x_ng.var(0) / variance_g).sqrt(), generator).double()
+    target_ng = decoder.standardize(x_ng)
+    for gene in range(12):
+        scored_ng = torch.zeros(x_ng.shape, dtype=torch.bool)
+        scored_ng[:, gene] = True
+        loss = masked_loss(torch.zeros_like(x_ng), target_ng, scored_ng) * 16 / 15
+        assert torch.isclose(loss, variance_g[gene], rtol=1e-5)
+
+
+def test_entries_that_are_not_scored_do_not_count(x_ng):
+    scored_ng = torch.zeros(x_ng.shape, dtype=torch.bool)
+    assert masked_loss(x_ng, x_ng + 5, scored_ng) == 0
+    scored_ng[3, 4] = True
+    assert torch.isclose(masked_loss(x_ng, x_ng + 5, scored_ng), torch.tensor(25.0).double())
+
+
+def test_losses_of_parts_add_up_to_the_minibatch(x_ng, generator):
+    scored_ng = torch.rand(x_ng.shape, generator=generator) < 0.3
+    predicted_ng = torch.zeros_like(x_ng)
+    whole = masked_loss(predicted_ng, x_ng, scored_ng)
+    parts = [
+        masked_loss(predicted_ng[rows], x_ng[rows], scored_ng[rows], scored_ng.sum())
+        for rows in (slice(0, 5), slice(5, None))
+    ]
+    assert torch.isclose(sum(parts), whole)
+
+
+def test_an_untrained_decoder_predicts_the_mean(encoder, tiny, x_ng, generator):
+    decoder = Decoder(tiny, x_ng.mean(0), x_ng.std(0), generator).double()
+    assert not decoder(encoder(x_ng).decision_snd).any()
+
+
+def test_pretraining_beats_the_mean_where_genes_go_together(generator):
+    program_nk = torch.randn(512, 3, generator=generator)
+    loading_kg = torch.randn(3, 40, generator=generator)
+    x_ng = program_nk @ loading_kg + 0.3 * torch.randn(512, 40, generator=generator)
+    architecture = Architecture(n_d=16, n_a=16, n_steps=2, virtual_batch_size=128)
+    statistics = x_ng.mean(0), x_ng.std(0)
+    encoder = Encoder(architecture, *statistics, generator)
+    decoder = Decoder(architecture, *statistics, generator)
+    target_ng = decoder.standardize(x_ng)
+
+    def score(rows, hidden_ng):
+        prediction_ng = decoder(encoder(x_ng[rows], hidden_ng).decision_snd)
+        return masked_loss(prediction_ng, target_ng[rows], hidden_ng)
+
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    for _ in range(60):
+        rows = torch.randint(384, (128,), generator=generator)
+        optimizer.zero_grad()
+        score(rows, torch.rand(128, 40, generator=generator) < 0.3).backward()
+        optimizer.step()
+    encoder.eval(), decoder.eval()
+    held_out = slice(384, 512)
+    hidden_ng = torch.rand(128, 40, generator=generator) < 0.3
+    baseline = masked_loss(torch.zeros(128, 40), target_ng[held_out], hidden_ng)
+    assert score(held_out, hidden_ng) < 0.7 * baseline
