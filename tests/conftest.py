@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+
 from synthetic import make_experiment, make_normalized, write_normalized
 from tabatlas import names
 from tabatlas.pack import stage as pack

@@ -14,6 +14,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+
 from tabatlas import names
 from tabatlas.counts import size_factors
 from tabatlas.ingest.stage import append, register, seal

@@ -5,10 +5,12 @@ import time
 
 import pytest
 import tiledbsoma
+
 from synthetic import IngestRun, gene_ids, make_normalized, write_normalized
 from tabatlas import names
 from tabatlas.errors import GeneMismatchError, InputError, IntegrityError
-from tabatlas.ingest.experiment import REGISTERED, open_experiment, resolve_uri
+from tabatlas.experiment import locate_store, open_experiment
+from tabatlas.ingest.context import REGISTERED
 from tabatlas.ingest.registry import read_registry
 
 
@@ -35,7 +37,7 @@ def refuses(run, error, *words):
 
 def find_experiment(run):
     """Where the registered experiment lies."""
-    return resolve_uri(read_registry(run.registry).uri, run.registry)
+    return locate_store(read_registry(run.registry).uri, run.registry)
 
 
 def complete(run):
@@ -124,7 +126,7 @@ def test_a_repeat_keeps_what_was_appended(run):
     run.register()
     assert run.registry.read_bytes() == written
     with tiledbsoma.Experiment.open(
-        resolve_uri(read_registry(run.registry).uri, run.registry)
+        locate_store(read_registry(run.registry).uri, run.registry)
     ) as e:
         assert e.ms[names.MEASUREMENT].X[names.RAW_LAYER].nnz
     run.append(1)
@@ -150,7 +152,7 @@ def test_killed_in_the_middle_it_leaves_nothing_under_the_name_and_recovers(run,
     run.register()
     assert not list(run.store.glob(".*"))
     with open_experiment(complete(run)) as experiment:
-        assert experiment.obs.count == 160
+        assert experiment.soma.obs.count == 160
 
 
 def test_an_experiment_without_its_mark_is_not_used(run):
@@ -159,7 +161,7 @@ def test_an_experiment_without_its_mark_is_not_used(run):
         del experiment.metadata[REGISTERED]
     with pytest.raises(IntegrityError, match="registration never ended"):
         run.append(0)
-    with pytest.raises(IntegrityError, match="Delete this folder"):
+    with pytest.raises(IntegrityError, match="Delete it"):
         run.register()
 
 
@@ -170,10 +172,10 @@ def test_another_dataset_makes_another_experiment_and_leaves_the_old_one_readabl
     kept = small.manifest.rename(small.folder / "old.json")
     run.register()
     with open_experiment(complete(run)) as grown, open_experiment(kept) as old:
-        assert grown.uri != old.uri
-        assert grown.obs.count == 40
-        assert old.obs.count == 20
-        assert old.ms[names.MEASUREMENT].X[names.RAW_LAYER].nnz
+        assert grown.soma.uri != old.soma.uri
+        assert grown.soma.obs.count == 40
+        assert old.soma.obs.count == 20
+        assert old.soma.ms[names.MEASUREMENT].X[names.RAW_LAYER].nnz
 
 
 def test_a_uri_in_the_settings_goes_before_the_store(run, tmp_path):
@@ -182,4 +184,4 @@ def test_a_uri_in_the_settings_goes_before_the_store(run, tmp_path):
     assert read_registry(run.registry).uri.startswith(str(tmp_path / "elsewhere"))
     assert not run.store.exists()
     with open_experiment(complete(run)) as experiment:
-        assert experiment.obs.count == 40
+        assert experiment.soma.obs.count == 40

@@ -2,13 +2,16 @@ import itertools
 
 import anndata as ad
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
-from synthetic import count_of, make_experiment, make_normalized
+import tiledbsoma
+
+from synthetic import count_of, make_counts, make_experiment, make_normalized
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
+from tabatlas.experiment import open_experiment
 from tabatlas.ingest.blocks import read_rows
-from tabatlas.ingest.experiment import open_experiment, read_manifest
 from tabatlas.provenance import read_json
 
 EMPTY, UNMEASURED = [0, 7, 39], [2, 29]
@@ -35,7 +38,7 @@ def manifest(sources, tmp_path_factory):
 @pytest.fixture
 def experiment(manifest):
     with open_experiment(manifest) as opened:
-        yield opened
+        yield opened.soma
 
 
 def read_layer(experiment, layer_name=names.RAW_LAYER):
@@ -122,11 +125,11 @@ def test_normalized_layer_is_that_of_the_one_formula(experiment):
 
 def test_normalized_layer_is_absent_unless_asked_for(sources, tmp_path):
     with open_experiment(make_experiment(tmp_path, sources[:1])) as experiment:
-        assert list(experiment.ms[names.MEASUREMENT].X) == [names.RAW_LAYER]
+        assert list(experiment.soma.ms[names.MEASUREMENT].X) == [names.RAW_LAYER]
 
 
 def test_manifest_tells_what_the_sources_hold(manifest, sources):
-    sealed = read_manifest(manifest)
+    sealed = read_json(manifest)
     facts = [read_json(source.with_suffix(".json")) for source in sources]
     assert sealed["n_obs"] == 66
     assert sealed["n_vars"] == 30
@@ -139,3 +142,16 @@ def test_manifest_tells_what_the_sources_hold(manifest, sources):
         assert sealed[key] == sum(stated[key] for stated in facts)
         assert [dataset[key] for dataset in sealed["datasets"]] == [one[key] for one in facts]
     assert [dataset["n_measured"] for dataset in sealed["datasets"]] == [28, 30, 30]
+
+
+def test_rows_come_in_order_from_tiles_that_do_not_span_all_genes(tmp_path):
+    written = make_counts("a", 40, 30, 0.3)
+    tiles = {"tiledb": {"create": {"dims": {f"soma_dim_{n}": {"tile": 4} for n in (0, 1)}}}}
+    with tiledbsoma.SparseNDArray.create(
+        str(tmp_path / "x"), type=pa.int32(), shape=written.shape, platform_config=tiles
+    ) as array:
+        array.write(pa.SparseCOOTensor.from_scipy(written.tocoo()))
+    with tiledbsoma.SparseNDArray.open(str(tmp_path / "x")) as array:
+        stored = read_rows(array, 3, 37)
+    assert stored.has_canonical_format
+    np.testing.assert_array_equal(stored.toarray(), written[3:37].toarray())

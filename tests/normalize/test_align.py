@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
 from tabatlas.errors import CountsError, GeneMismatchError
 from tabatlas.normalize.align import align_genes, find_lost
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
 from tabatlas.counts import read_counts, write_h5ad
 from tabatlas.names import CELL_TYPE, MEASURED, TOTAL_N
 from tabatlas.normalize.digests import digest_cells, digest_genes

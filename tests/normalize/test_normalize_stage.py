@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
+
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k, read_counts, write_h5ad
 from tabatlas.errors import CountsError, GeneMismatchError

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import GeneMismatchError, IntegrityError, ModelError
@@ -117,7 +118,7 @@ def test_genes_are_all_measured_ones_or_a_list(tmp_path):
 
 
 def test_variable_genes_are_scanpys(atlas):
-    source, minibatch = read_all(atlas, "train")
+    _, minibatch = read_all(atlas, "train")
     counts, total_n = minibatch.to_csr(N_GENES), minibatch.total_n.numpy()
     adata = sc.AnnData(log1p_cp10k(counts, total_n))
     sc.pp.highly_variable_genes(adata, n_top_genes=20)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
 from tabatlas import names
 from tabatlas.counts import write_h5ad
 

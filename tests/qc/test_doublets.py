@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
+
 from tabatlas.qc.doublets import doubt_threshold, find_doublets
 from tabatlas.qc.settings import QCSettings
-from threadpoolctl import threadpool_limits
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
 from tabatlas.names import FEATURE_NAME, N_GENES, PCT_MT, TOTAL_COUNTS
 from tabatlas.qc.measure import measure_cells
 

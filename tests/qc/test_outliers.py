@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+
 from tabatlas.names import N_GENES, PCT_MT, TOTAL_COUNTS
 from tabatlas.qc.outliers import apply_limits, find_outliers
 from tabatlas.qc.settings import QCSettings

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from tabatlas.counts import read_counts
 from tabatlas.errors import InputError
 from tabatlas.names import BATCH, DOUBLET_SCORE, KEEP, N_GENES, OBS_ID, PCT_MT, REASON, TOTAL_COUNTS

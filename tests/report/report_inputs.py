@@ -22,9 +22,27 @@ TYPES = {
     "non-classical monocyte": "CL:0000875",
     "dendritic cell": "CL:0000451",
 }
+# Labels that try to be markup, code or formulas, or are long.
+HOSTILE = (
+    "</script><script>document.title='owned'</script>",
+    '"><img src=x onerror=alert(1)>',
+    "=cmd|' /C calc'!A0",
+    "🧬 B-Zelle 細胞",
+    "line\nbreak\ttab",
+    "x" * 300,
+    "{{ 7 * 7 }}{% raw %}",
+    "' onmouseover='alert(1)",
+)
 REASONS = (
-    "low_counts high_counts low_genes high_mt outlier_counts outlier_genes outlier_mt doublet"
-).split()
+    "low_counts",
+    "high_counts",
+    "low_genes",
+    "high_mt",
+    "outlier_counts",
+    "outlier_genes",
+    "outlier_mt",
+    "doublet",
+)
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
 
@@ -279,9 +297,9 @@ def write_benchmarks(folder: Path) -> None:
     ):
         path = folder / f"{job}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            f"{BENCHMARK}{3.2 * 1.9**number:.4f}\t0:00:09\t{300 * (number + 1)}.5\t-\tNA\t1\t0\t0\t99.0\t8.1\n"
-        )
+        seconds, mebibytes = 3.2 * 1.9**number, 300.5 * (number + 1)
+        row = f"{seconds:.4f}\t0:00:09\t{mebibytes}\t-\tNA\t1\t0\t0\t99.0\t8.1\n"
+        path.write_text(BENCHMARK + row)
 
 
 def write_report(tables: StageTables, folder: Path, **settings: Any) -> Path:

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
 from tabatlas import names
 from tabatlas.errors import ConfigError
 from tabatlas.provenance import digest_file, read_json

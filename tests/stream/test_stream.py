@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import GeneMismatchError
@@ -111,7 +112,7 @@ def test_cells_of_the_experiment_are_those_of_the_pack(atlas, source):
 def test_genes_that_the_experiment_lacks_are_an_error(atlas):
     with (
         open_experiment(atlas.manifest) as experiment,
-        pytest.raises(GeneMismatchError, match="1 of the model's 2 genes.*ENSG99999999999"),
+        pytest.raises(GeneMismatchError, match=r"1 of the model's 2 genes.*ENSG99999999999"),
     ):
         SomaSource(
             experiment, np.arange(3), pd.Series(["ENSG00000000001", "ENSG99999999999"]), LABELS

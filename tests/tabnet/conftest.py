@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.encoder import Encoder
 

@@ -6,6 +6,7 @@ import sys
 
 import pydantic
 import pytest
+
 from tabatlas.tabnet.architecture import PRESETS, Architecture
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder, measure_entropy

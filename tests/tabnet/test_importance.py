@@ -1,6 +1,7 @@
 """Both ways to sum up masks over steps."""
 
 import torch
+
 from tabatlas.tabnet.importance import average_masks, weigh_masks
 
 MASKS = torch.tensor([[[1.0, 0, 0], [0, 1, 0]], [[0, 0, 1.0], [0, 0.5, 0.5]]])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pytorch_tabnet.tab_network import TabNetDecoder, TabNetNoEmbeddings
+
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.decoder import Decoder
@@ -53,8 +54,8 @@ def peer(architecture, dtype, generator) -> TabNetNoEmbeddings:
 @pytest.fixture
 def ours(architecture, peer, dtype, generator) -> Classifier:
     statistics = torch.zeros(N_GENES), torch.ones(N_GENES)
-    network = Classifier(Encoder(architecture, *statistics, generator), N_CLASSES).to(dtype)
-    copy_encoder(peer.encoder, network.encoder)
+    network = Classifier(Encoder(architecture, *statistics, generator), N_CLASSES)
+    copy_encoder(peer.encoder, network.to(dtype).encoder)
     network.head.weight.data.copy_(peer.final_mapping.weight)
     return network
 
@@ -100,7 +101,7 @@ def copy_encoder(theirs, ours):
         copy_norm(theirs_step.bn.bn, ours_step.norm)
 
 
-# In float32 only with running statistics: the variances of 16 cells magnify rounding, the peer's too.
+# In float32 only with running statistics: variances of 16 cells magnify rounding, the peer's too.
 @pytest.mark.parametrize(
     ("dtype", "training"),
     [(torch.float64, True), (torch.float64, False), (torch.float32, False)],

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tabatlas.tabnet.projections import PROJECTIONS, find_threshold
 
 PEERS = {"sparsemax": entmax.sparsemax, "entmax": entmax.entmax15}

@@ -1,6 +1,7 @@
 """The loss of pretraining, and that pretraining lowers it."""
 
 import torch
+
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder

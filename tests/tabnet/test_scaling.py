@@ -1,6 +1,7 @@
 """The normalization of the input: constants of the atlas, or the paper's batch normalization."""
 
 import torch
+
 from tabatlas.tabnet.scaling import BatchScaling, DeviationScaling, Standardizer
 
 NOTHING_HIDDEN = torch.zeros(16, 12, dtype=torch.float64)

@@ -35,6 +35,7 @@ HEAD = (
     "# into a file of your own. Generated: `tabatlas config > config/config.yaml`.",
     "# yaml-language-server: $schema=config.schema.json",
 )
+NO_BREAK = "\u00a0"  # keeps limits on one line
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -106,10 +107,10 @@ def check_keys(path: Path) -> None:
             waiting += [value for _, value in node.value]
             seen: set[str] = set()
             for key, _ in node.value:
-                if key.value in seen:
+                if str(key.value) in seen:
                     line = key.start_mark.line + 1
                     raise ConfigError(f"{path} line {line}: `{key.value}` again; keep one of them.")
-                seen.add(key.value)
+                seen.add(str(key.value))
 
 
 def run(
@@ -151,9 +152,10 @@ def describe_fields(
 def comment(text: str, indent: str) -> list[str]:
     """Comment lines of at most 99 characters."""
     start = f"{indent}# "
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         text, 99, initial_indent=start, subsequent_indent=start, break_on_hyphens=False
     )
+    return [line.replace(NO_BREAK, " ") for line in lines]
 
 
 def write_value(value: Any) -> str:
@@ -170,4 +172,5 @@ def describe_limits(model: type[BaseModel], name: str) -> str:
         found += [f"{sign} {option[key]}" for key, sign in LIMITS.items() if key in option]
         if "enum" in option:
             found.append("one of " + ", ".join(map(str, option["enum"])))
-    return f" [{'; '.join(found)}]" if found else ""
+    limits = "; ".join(found).replace(" ", NO_BREAK)
+    return f" [{limits}]" if found else ""

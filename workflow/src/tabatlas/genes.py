@@ -93,7 +93,7 @@ def read_gene_list(path: Path, organism: str) -> pd.Index:
     Raises `ConfigError` for a missing file, `GeneMismatchError` for unknown or repeated genes.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a readable gene list ({error}).") from None
     names = [line.split("\t")[0].strip() for line in lines]

@@ -98,7 +98,8 @@ def stage_digest(stage: str) -> str:
 
 def stage_sources(stage: str) -> list[Path]:
     """Every source file of the package that code in the folder (or module) `stage` can run."""
-    waiting = source_files(f"tabatlas.{stage}")
+    waiting = list(source_files(f"tabatlas.{stage}"))
+    assert waiting, f"no stage `{stage}`"
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop()
@@ -109,14 +110,14 @@ def stage_sources(stage: str) -> list[Path]:
 
 
 @functools.cache
-def source_files(module: str) -> list[Path]:
+def source_files(module: str) -> tuple[Path, ...]:
     """The files behind a dotted name: a module's one, a package folder's all."""
     base = PACKAGE.joinpath(*module.split(".")[1:])
     if base == PACKAGE:
-        return []
+        return ()
     if base.is_dir():
-        return sorted(path for path in base.rglob("*") if is_source(path))
-    return [base.with_suffix(".py")] if base.with_suffix(".py").is_file() else []
+        return tuple(sorted(path for path in base.rglob("*") if is_source(path)))
+    return (base.with_suffix(".py"),) if base.with_suffix(".py").is_file() else ()
 
 
 def is_source(path: Path) -> bool:

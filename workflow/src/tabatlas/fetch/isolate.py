@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -35,6 +36,8 @@ def send_outcome(
     sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     """Send the value of a call, or the error that the user is to hear of."""
+    # HDF5 objects report an error once more, with a traceback, when they are dropped.
+    sys.unraisablehook = lambda _: None
     try:
         outcome = function(*arguments), None
     except (TabatlasError, OSError) as error:
@@ -48,5 +51,5 @@ def explain_death(place: str, exitcode: int) -> Exception:
         return RuntimeError(f"{place}: reading it failed; the traceback stands above")
     return InputError(
         f"{place}: the process that read it died ({signal.Signals(-exitcode).name}): the file is "
-        "damaged, or memory ran out. Fetch it again, or give the job more memory."
+        "damaged, or memory or disk ran out. Fetch it again, or give the job more of them."
     )

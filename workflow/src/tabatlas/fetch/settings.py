@@ -39,7 +39,8 @@ class DatasetRow(StageSettings):
         None, pattern=r"^[0-9a-f]{64}$", description="Digest that the file must have."
     )
     organism: Literal["Homo sapiens", "Mus musculus"] = Field(
-        "Homo sapiens", description="Species, which decides the gene table."
+        "Homo sapiens",
+        description="Species, which decides the gene table: `Homo sapiens` or `Mus musculus`.",
     )
     counts: str | None = Field(
         None, description="Place of the raw counts: `X`, `raw/X` or a layer. Default: looked for."

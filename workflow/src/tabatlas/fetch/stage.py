@@ -1,9 +1,8 @@
 """Read one row of the dataset table and write its verified source h5ad."""
 
-import contextlib
 import logging
+import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,26 +25,26 @@ def run(
 ) -> None:
     """Verify a source file, find its raw counts, map its genes and cells to the atlas's names."""
     chosen, about = FetchSettings.read(settings), DatasetRow.read(row)
-    with local_file(about, source, cells.parent) as path:
+    cells.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cells.parent, prefix=".fetch.") as folder:
+        path = bring_file(about, source, Path(folder))
         sha256 = verify_file(path, about.sha256, about.path)
         # A damaged file can crash the HDF5 library, and with it the process that reads it.
-        found = call_isolated(about.path, convert_file, path, about, chosen, cells)
+        written = Path(folder, "cells.h5ad")
+        found = call_isolated(about.path, convert_file, path, about, chosen, written)
+        os.replace(written, cells)
     found |= {"dataset_id": about.dataset_id, "source": about.path, "sha256": sha256}
     log_findings(found)
     write_json(found, facts)
 
 
-@contextlib.contextmanager
-def local_file(row: DatasetRow, source: list[Path], folder: Path) -> Iterator[Path]:
-    """The row's file on this machine; a download lives only as long as the block."""
+def bring_file(row: DatasetRow, source: list[Path], folder: Path) -> Path:
+    """The row's file on this machine, downloaded into `folder` where it is elsewhere."""
     if not row.is_remote:
-        yield source[0] if source else Path(row.path)
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download.") as temporary:
-        path = Path(temporary) / "source.h5ad"
-        download_file(row.path, path)
-        yield path
+        return source[0] if source else Path(row.path)
+    path = folder / "download.h5ad"
+    download_file(row.path, path)
+    return path
 
 
 def convert_file(

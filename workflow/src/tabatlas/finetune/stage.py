@@ -91,6 +91,8 @@ def run(
         "temperature": temperature,
         "best_epoch": progress.best_epoch,
         "early_stop_unit": read_json(proof)["validation_unit"],
+        "n_unseen_test_cells": count_unseen(found, source.cells),
+        "notes": read_json(proof)["notes"],
     }
     write_predictions(found, source.cells, classes, temperature, model)
     write_classifier(task, pretrained, classes, temperature, progress, scores, model)
@@ -166,6 +168,12 @@ def score_test(
     for method, values in scores["methods"].items():
         logger.info("%s: macro-F1 %.3f on test cells", method, values["macro_f1"]["value"])
     return scores
+
+
+def count_unseen(found: Predictions, cells: pd.DataFrame) -> int:
+    """Labelled test cells of a type that no training cell has: nobody could name them."""
+    labelled = (cells[names.CELL_TYPE].astype(str) != names.UNKNOWN).to_numpy()
+    return int((labelled & (found.label_n < 0)).sum())
 
 
 def write_predictions(

@@ -5,7 +5,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 from tiledbsoma import SparseNDArray, TileDBWriteOptions
 
-from tabatlas.ingest.experiment import share_context
+from tabatlas.ingest.context import share_context
 
 
 def read_rows(array: SparseNDArray, start: int, stop: int) -> sp.csr_matrix:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from tiledbsoma import DataFrame, Experiment, Measurement
 
 from tabatlas.ingest.columns import TEXT
-from tabatlas.ingest.experiment import REGISTERED, is_remote, open_registered, share_context
+from tabatlas.ingest.context import REGISTERED, open_registered, share_context
 from tabatlas.ingest.registration import Survey
 from tabatlas.ingest.sources import read_cells
 from tabatlas.names import (
@@ -38,7 +38,7 @@ def ensure_experiment(uri: str, digest: str, survey: Survey, normalized: bool) -
     A local one is built aside and renamed: none stands half-built under its name. Raises
     `IntegrityError` where something else stands there, or remotely a half-built one.
     """
-    if is_remote(uri):
+    if "://" in uri:
         if not Experiment.exists(uri, context=share_context()):
             build_experiment(uri, digest, survey, normalized)
     elif not Path(uri).exists():

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tabatlas.errors import GeneMismatchError, InputError
+from tabatlas.experiment import FORMAT
 from tabatlas.ingest.columns import TEXT, ObsColumns
 from tabatlas.ingest.digests import digest_frame, digest_genes
-from tabatlas.ingest.registry import FORMAT, Dataset
+from tabatlas.ingest.registry import Dataset
 from tabatlas.ingest.sources import Source, read_cells, read_genes, read_source, var_of
-from tabatlas.names import MEASURED, OBS_ID
+from tabatlas.names import JOINID, MEASURED, OBS_ID
 from tabatlas.provenance import digest_json
 
 
@@ -82,31 +83,29 @@ def survey_sources(sources: Sequence[Source]) -> Survey:
     differing genes.
     """
     columns, datasets, ids_by_source, first_joinid = ObsColumns(), [], [], 0
-    var = var_of(read_genes(sources[0]))
     for row, source in enumerate(sources):
-        cells = read_cells(source, first_joinid)
+        cells, genes = read_cells(source, first_joinid), read_genes(source)
+        if row == 0:
+            var = var_of(genes)
+        if not var_of(genes).equals(var):
+            raise GeneMismatchError(
+                f"{source.path}: its genes are not those of {sources[0].path}, or in another "
+                "order. Run `normalize` again for both with one list."
+            )
         columns.add(source, cells)
+        datasets.append(describe_dataset(source, row, cells, genes))
         ids_by_source.append(pa.array(cells[OBS_ID], type=TEXT))
-        datasets.append(describe_dataset(source, row, cells, first_joinid, var))
         first_joinid += len(cells)
     check_unique(sources, ids_by_source)
     return Survey(tuple(sources), tuple(datasets), columns, var)
 
 
-def describe_dataset(
-    source: Source, row: int, cells: pd.DataFrame, first_joinid: int, var: pd.DataFrame
-) -> Dataset:
-    """The registry's row of a source. Raises `GeneMismatchError` where its genes are not these."""
-    genes = read_genes(source)
-    if not var_of(genes).equals(var):
-        raise GeneMismatchError(
-            f"{source.path}: its genes are not those of the other sources, or in another order. "
-            "Run `normalize` again for all with one list."
-        )
+def describe_dataset(source: Source, row: int, cells: pd.DataFrame, genes: pd.DataFrame) -> Dataset:
+    """The registry's row of a source from its `read_cells` and `read_genes`."""
     return Dataset(
         dataset_id=source.dataset_id,
         row=row,
-        first_joinid=first_joinid,
+        first_joinid=int(cells[JOINID].iloc[0]),
         n_obs=source.n_cells,
         n_entries=source.n_entries,
         total=source.total,

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tabatlas.errors import IntegrityError, ModelError
+from tabatlas.experiment import FORMAT
 from tabatlas.provenance import read_json, write_json
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class Registry:
     var_digest: str
     normalized: bool
     datasets: tuple[Dataset, ...]
-
-    def find_dataset(self, dataset_id: str) -> Dataset | None:
-        """The dataset of that id, or None."""
-        found = (dataset for dataset in self.datasets if dataset.dataset_id == dataset_id)
-        return next(found, None)
 
 
 def write_formatted(values: dict[str, Any], path: Path) -> None:

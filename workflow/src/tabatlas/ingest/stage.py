@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from tabatlas.errors import IntegrityError
-from tabatlas.ingest.appending import append_dataset, find_registered
+from tabatlas.experiment import locate_store
+from tabatlas.ingest.appending import append_dataset
+from tabatlas.ingest.context import open_registered
 from tabatlas.ingest.creation import ensure_experiment
 from tabatlas.ingest.digests import digest_frame
-from tabatlas.ingest.experiment import move_uri, open_registered, resolve_uri
 from tabatlas.ingest.registration import digest_sources, pair_sources, survey_sources
 from tabatlas.ingest.registry import Registry, read_formatted, read_registry, write_formatted
 from tabatlas.ingest.sealing import Receipt, match_receipts, pin_moment, verify_experiment
@@ -48,7 +48,7 @@ def register(
         normalized=chosen.normalized,
         datasets=survey.datasets,
     )
-    uri = resolve_uri(planned.uri, registry)
+    uri = locate_store(planned.uri, registry)
     ensure_experiment(uri, digest, survey, chosen.normalized)
     write_formatted(asdict(planned), registry)
     logger.info("%d cells of %d datasets registered in %s", planned.n_obs, len(found), uri)
@@ -67,16 +67,10 @@ def append(
     """
     chosen, about = IngestSettings.read(settings), read_registry(registry)
     found = read_source(source, facts)
-    dataset = find_registered(found, about)
-    with open_registered(resolve_uri(about.uri, registry), about.sources_digest) as experiment:
-        tally = append_dataset(experiment, found, dataset, about, chosen.block_entries)
-    if tally.total != dataset.total:
-        raise IntegrityError(
-            f"{source}: total counts {tally.total}, {dataset.total} registered. "
-            "The file changed; run `normalize` and `ingest` again."
-        )
+    with open_registered(locate_store(about.uri, registry), about.sources_digest) as experiment:
+        tally = append_dataset(experiment, found, about, chosen.block_entries)
     written = Receipt(
-        dataset_id=dataset.dataset_id,
+        dataset_id=found.dataset_id,
         sources_digest=about.sources_digest,
         n_obs=tally.n_obs,
         n_entries=tally.n_entries,
@@ -99,11 +93,11 @@ def seal(
     """
     chosen, about = IngestSettings.read(settings), read_registry(registry)
     matched = match_receipts(about, [Receipt(**read_formatted(path)) for path in receipts])
-    uri, timestamp = resolve_uri(about.uri, registry), pin_moment()
+    uri, timestamp = locate_store(about.uri, registry), pin_moment()
     with open_registered(uri, about.sources_digest, timestamp) as experiment:
         digest = verify_experiment(experiment, about, matched, chosen.block_entries)
     sealed = asdict(about) | {
-        "uri": move_uri(about.uri, registry, manifest),
+        "uri": relate_uri(about.uri, registry, manifest),
         "timestamp": timestamp,
         "digest": digest,
         "n_entries": sum(dataset.n_entries for dataset in about.datasets),
@@ -111,3 +105,10 @@ def seal(
     }
     write_formatted(sealed, manifest)
     logger.info("%d cells of %d datasets sealed: %s", about.n_obs, len(matched), digest[:12])
+
+
+def relate_uri(uri: str, holder: Path, new_holder: Path) -> str:
+    """The form that a uri in the file `holder` takes in `new_holder`: relative stays relative."""
+    if "://" in uri or os.path.isabs(uri):
+        return uri
+    return os.path.relpath(holder.parent / uri, new_holder.parent)

@@ -12,8 +12,9 @@ from tabatlas.train.settings import TrainingSettings
 
 def describe_knob(knob: dataclasses.Field) -> dict[str, Any]:
     """Limits and meaning of a knob of the network, and what each preset gives it."""
-    presets = ", ".join(f"{name} {getattr(preset, knob.name)}" for name, preset in PRESETS.items())
-    meaning = f"{knob.metadata['description']} null: the preset's ({presets})."
+    given = {name: getattr(preset, knob.name) for name, preset in PRESETS.items()}
+    presets = ", ".join(f"{name}: {value}" for name, value in given.items())
+    meaning = f"{knob.metadata['description']} null: as the preset ({presets})."
     return {**knob.metadata, "description": meaning}
 
 

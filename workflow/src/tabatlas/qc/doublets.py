@@ -66,7 +66,7 @@ def run_scrublet(counts: sp.csr_matrix, seed: int) -> tuple[np.ndarray, np.ndarr
     # of cores. scanpy warns of its own sparse formats and of cells without a variable gene.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Exact neighbors: scanpy 1.11's approximate ones fail on current pynndescent.
+        # Exact neighbors: scanpy 1.11's approximate ones fail on pynndescent 0.7.
         sc.pp.scrublet(library, random_state=seed, use_approx_neighbors=False, verbose=False)
     found = library.uns["scrublet"]
     # scrublet leaves out cells with fewer than 3 genes.

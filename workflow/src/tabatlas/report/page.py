@@ -1,42 +1,51 @@
 """The page: templates filled with the summary and the run's facts, and nothing else."""
 
 import base64
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tabatlas.report import wording
-from tabatlas.report.scale import fit_axis
+from tabatlas.report.heatmap import lay_out_heatmap, name_side
+from tabatlas.report.scale import fit_axis, fit_score_axis
 
 FILTERS = {
     "count": wording.format_count,
     "score": wording.format_score,
+    "interval": wording.format_interval,
     "percent": wording.format_percent,
-    "decimal": wording.format_decimal,
     "seconds": wording.format_seconds,
     "mebibytes": wording.format_mebibytes,
     "value": wording.format_value,
     "shorten": wording.shorten_label,
+    "name_side": name_side,
 }
 
 
 def render_page(summary: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """The whole HTML page.
-
-    Its Content-Security-Policy lets only the page's own style and script run and nothing load,
-    so that a hostile label stays text even where escaping should fail.
-    """
+    """The whole HTML page."""
     environment = open_templates()
-    style, script = (
-        digest_source(environment.get_template(name).render()) for name in ("page.css", "page.js")
-    )
+    sources = (environment.get_template(name).render() for name in ("page.css", "page.js"))
     page = environment.get_template("page.html")
-    return page.render(summary=summary, facts=facts, style_digest=style, script_digest=script)
+    return page.render(summary=summary, facts=facts, policy=write_policy(*sources))
 
 
+def write_policy(style: str, script: str) -> str:
+    """The Content-Security-Policy: the page's own style and script run, and nothing loads.
+
+    A hostile label stays harmless even where escaping should fail.
+    """
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"style-src '{digest_source(style)}'; script-src '{digest_source(script)}'"
+    )
+
+
+@functools.cache
 def open_templates() -> Environment:
     """The environment of the templates: everything escaped, nothing undefined."""
     environment = Environment(
@@ -49,19 +58,11 @@ def open_templates() -> Environment:
     environment.filters |= FILTERS
     environment.globals |= {
         "fit_axis": fit_axis,
-        "measure_names": measure_names,
+        "fit_score_axis": fit_score_axis,
+        "lay_out_heatmap": lay_out_heatmap,
         "noun": wording.format_noun,
     }
     return environment
-
-
-def measure_names(names: Sequence[str], font: float) -> float:
-    """Pixels that the longest name takes on a chart, shortened as the heatmap shortens it.
-
-    0.57 of the font's size is the mean width of a letter in wide fonts.
-    """
-    columns = (wording.measure_label(wording.shorten_label(name, 34)) for name in names)
-    return round(0.57 * font * max(columns), 1)
 
 
 def digest_source(source: str) -> str:

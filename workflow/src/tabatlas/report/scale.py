@@ -1,7 +1,7 @@
 """Axes: where a value lies on a chart, and which round numbers label it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -42,6 +42,17 @@ def fit_axis(
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     ticks = tuple(round(index * step, digits) for index in range(first, last + 1))
     return Axis(ticks[0], ticks[-1], start, end, ticks, digits)
+
+
+def fit_score_axis(scores: Sequence[Mapping[str, float | None]], start: float, end: float) -> Axis:
+    """An axis for scores with intervals, {"value", "low", "high"}, that are near the best one.
+
+    Scores below half of the best would leave no room to tell the others apart; they lie below it.
+    """
+    best = max(score["value"] for score in scores)
+    near = [score for score in scores if score["value"] >= best / 2]
+    ends = [score[key] for score in near for key in ("value", "low", "high")]
+    return fit_axis([best - 0.02, *(end for end in ends if end is not None)], start, end)
 
 
 def round_step(step: float) -> float:

@@ -46,7 +46,7 @@ def summarize_atlas(tables: StageTables, settings: ReportSettings) -> Table:
         "pretraining": summarize_pretraining(tables.pretrain_metrics, tables.pretrain_scores),
         "finetuning": summarize_finetuning(tables.finetune_metrics, tables.finetune_scores),
         "test": summarize_test(tables.finetune_scores),
-        "bundle": {"versions": {}, **tables.bundle},
+        "bundle": tables.bundle,
     }
     summary["cautions"] = find_cautions(summary, settings)
     summary["verdict"] = judge_model(summary)

@@ -1,6 +1,7 @@
 """Numbers and labels as the page words them; what is not known is a dash."""
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 DASH = "–"
@@ -8,13 +9,19 @@ MINUS = "−"
 
 
 def format_count(value: int | None) -> str:
-    """A whole number with thin groups: 12,345."""
+    """A whole number in groups of three: 12,345."""
     return DASH if value is None else f"{value:,.0f}"
 
 
 def format_score(value: float | None) -> str:
     """A score or a loss with three decimals."""
     return DASH if value is None else f"{value:.3f}".replace("-", MINUS)
+
+
+def format_interval(score: Mapping[str, float | None]) -> str:
+    """The interval of a score."""
+    low, high = score["low"], score["high"]
+    return DASH if None in (low, high) else f"{format_score(low)} to {format_score(high)}"
 
 
 def format_percent(share: float | None) -> str:
@@ -26,11 +33,6 @@ def format_percent(share: float | None) -> str:
     if 0.999 < share < 1:
         return ">99.9 %"
     return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
-
-
-def format_decimal(value: float | None) -> str:
-    """A measured value with one decimal, such as a median."""
-    return DASH if value is None else f"{value:,.1f}".replace("-", MINUS)
 
 
 def format_seconds(seconds: float | None) -> str:

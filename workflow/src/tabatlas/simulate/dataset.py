@@ -55,7 +55,7 @@ def simulate_dataset(design: DatasetDesign, settings: SimulateSettings) -> Simul
     genes = choose_genes(settings.n_genes, seed)
     genes["base"] = draw_base(genes.index, seed)
     if design.is_screen:
-        genes["base"] += draw_cell_line(genes["base"], seed)
+        genes["base"] = draw_cell_line(genes["base"], seed)
     effects = draw_effects(design, genes.index, seed)
     modules = draw_modules(genes.index, seed)
 

@@ -18,8 +18,11 @@ from tabatlas.simulate.design import (
 from tabatlas.simulate.draws import named_generator
 from tabatlas.simulate.markers import CELL_LINE_MARKERS, MARKERS, MITOCHONDRIAL, MODULES
 
-N_UNNAMED_MODULES = 6
+N_BROAD_MODULES = 4
+NARROW, BROAD = 0.08, 0.25  # shares of the genes in a named and in a broad module
 DAMAGE = "damage"  # of a dying cell: the cytoplasm leaks, the mitochondria stay
+MAX_MODULE_SPREAD = 0.85  # deviation of log expression by all modules together
+MAX_BASE = 3.0
 DATASET_SPREAD = 0.25
 LIBRARY_SPREAD = 0.15
 DONOR_SPREAD = 0.10
@@ -29,7 +32,7 @@ CELL_LINE_SPREAD = 0.8
 def draw_base(genes: pd.Index, seed: int) -> pd.Series:
     """Mean log expression of each gene: heavy-tailed, organelles high, markers as any gene."""
     rng = named_generator(seed, "base")
-    base = pd.Series(np.minimum(rng.normal(0.0, 1.0, len(genes)), 2.0), genes)
+    base = pd.Series(np.minimum(rng.normal(0.0, 1.1, len(genes)), 2.0), genes)
     base[MITOCHONDRIAL.split()] = rng.normal(2.6, 0.5, 13)
     for module, mean in {"translation": 2.4, "oxidative phosphorylation": 1.0}.items():
         symbols = MODULES[module].split()
@@ -37,7 +40,7 @@ def draw_base(genes: pd.Index, seed: int) -> pd.Series:
     for markers in MARKERS.values():
         symbols = markers.split()
         base[symbols] = rng.normal(-0.5, 0.8, len(symbols))
-    return base
+    return base.clip(upper=MAX_BASE)
 
 
 def draw_cell_types(genes: pd.Index, seed: int) -> pd.DataFrame:
@@ -64,25 +67,34 @@ def sum_path(leaf: str, nodes: dict[str, pd.Series]) -> pd.Series:
 
 
 def draw_modules(genes: pd.Index, seed: int) -> pd.DataFrame:
-    """Loadings of the gene modules, real ones and unnamed ones, and of the damage of dying cells.
+    """Loadings of the gene modules, named and broad ones, and of the damage of dying cells.
 
-    Each module takes 8 % of the genes besides its named ones; a quarter of those go down.
+    The broad ones stand for what all of a cell's expression follows, such as size and activation.
     """
     modules = {
-        name: draw_module(name, symbols.split(), genes, seed) for name, symbols in MODULES.items()
+        name: draw_module(name, symbols.split(), NARROW, genes, seed)
+        for name, symbols in MODULES.items()
     }
-    for number in range(1, N_UNNAMED_MODULES + 1):
-        modules[f"module {number}"] = draw_module(f"module {number}", [], genes, seed)
-    modules[DAMAGE] = pd.Series(genes.isin(MITOCHONDRIAL.split()), genes, dtype=float)
-    return pd.DataFrame(modules)
+    for number in range(1, N_BROAD_MODULES + 1):
+        modules[f"broad {number}"] = draw_module(f"broad {number}", [], BROAD, genes, seed)
+    loadings = pd.DataFrame(modules)
+    spread = np.sqrt(np.square(loadings).sum(axis=1))
+    # A gene of many modules would fill whole cells now and then.
+    loadings = loadings.div(np.maximum(spread / MAX_MODULE_SPREAD, 1), axis=0)
+    return loadings.assign(**{DAMAGE: genes.isin(MITOCHONDRIAL.split()).astype(float)})
 
 
-def draw_module(name: str, symbols: list[str], genes: pd.Index, seed: int) -> pd.Series:
-    """Loadings of one module: log fold change per standard deviation of its activity."""
+def draw_module(
+    name: str, symbols: list[str], share: float, genes: pd.Index, seed: int
+) -> pd.Series:
+    """Loadings of one module: log fold change per standard deviation of its activity.
+
+    It takes a `share` of the genes besides its named ones; a quarter of those go down.
+    """
     rng = named_generator(seed, "module", name)
-    is_member = rng.random(len(genes)) < 0.08
+    is_member = rng.random(len(genes)) < share
     sign = np.where(rng.random(len(genes)) < 0.25, -1, 1)
-    loading = pd.Series(rng.normal(0.55, 0.15, len(genes)) * sign * is_member, genes)
+    loading = pd.Series(rng.normal(0.5, 0.15, len(genes)) * sign * is_member, genes)
     loading[symbols] = rng.normal(0.65, 0.15, len(symbols))
     return loading
 
@@ -110,14 +122,14 @@ def draw_donors(design: DatasetDesign, genes: pd.Index, seed: int) -> pd.DataFra
     return pd.DataFrame(donors, genes)
 
 
-def draw_cell_line(base: pd.Series, seed: int) -> pd.Series:
-    """What sets the screen's cell line apart from blood; targets are nearly silent in it."""
+def draw_cell_line(blood: pd.Series, seed: int) -> pd.Series:
+    """Mean log expression in the screen's cell line, near that of blood; its targets are low."""
     rng = named_generator(seed, "cell line")
-    line = pd.Series(rng.normal(0, CELL_LINE_SPREAD, len(base)), base.index)
+    base = blood + rng.normal(0, CELL_LINE_SPREAD, len(blood))
     markers, targets = CELL_LINE_MARKERS.split(), list(SINGLES)
-    line[markers] = rng.normal(2.0, 0.5, len(markers))
-    line[targets] = rng.normal(-1.5, 0.3, len(targets)) - base[targets]
-    return line
+    base[markers] += rng.normal(2.0, 0.5, len(markers))
+    base[targets] = rng.normal(-1.5, 0.3, len(targets))
+    return base.clip(upper=MAX_BASE)
 
 
 def draw_perturbations(genes: pd.Index, seed: int) -> pd.DataFrame:

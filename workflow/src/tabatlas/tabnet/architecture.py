@@ -61,10 +61,10 @@ class Architecture:
 
 
 PRESETS: dict[str, Architecture] = {
-    # Minutes on two CPU cores for a few thousand cells and genes.
+    # Minutes on two CPU cores for some thousand cells and genes.
     "small": Architecture(),
-    # Forest Cover Type, the paper's largest public task. Its decay m_B = 0.7 is a momentum of 0.3.
-    # The genes' scaling stays this package's: "batchnorm" is the paper's.
+    # The paper's network for Forest Cover Type; its decay m_B = 0.7 is a momentum of 0.3. Genes are
+    # scaled as everywhere in this package: "batchnorm" would be the paper's.
     "paper": Architecture(
         n_d=64,
         n_a=64,
@@ -74,8 +74,8 @@ PRESETS: dict[str, Architecture] = {
         momentum=0.3,
         mask_type="sparsemax",
     ),
-    # Fischer et al. 2024 (scTab), best model. Its momentum 0.02 per chunk is 1 - 0.98⁸ = 0.15 per
-    # minibatch of 8 chunks (2,048 cells).
+    # The best model of Fischer et al. 2024 (scTab). Its momentum of 0.02 per chunk is 1 - 0.98⁸ =
+    # 0.15 per minibatch of 8 chunks (2,048 cells).
     "sctab": Architecture(
         n_d=128,
         n_a=64,
@@ -84,6 +84,5 @@ PRESETS: dict[str, Architecture] = {
         n_independent=5,
         virtual_batch_size=256,
         momentum=0.15,
-        mask_type="entmax",
     ),
 }

@@ -1,8 +1,8 @@
 """The two kinds of block that a step consists of: feature and attentive transformer.
 
-Weights are drawn as pytorch-tabnet draws them, normal with Xavier's deviation times a gain. What
-comes of it does not depend on the number of outputs: √2·n_in^(-1/4) in GLU layers, n_in^(-1/4) in
-attention. Normalization follows each of them, so the scale only sets how fast Adam turns a weight.
+Weights are drawn normal with variance 1 / inputs (LeCun et al. 1998). pytorch-tabnet's draws are up
+to ten times larger; normalization hides their size from the output, but not from Adam, whose steps
+are then that much smaller beside them.
 """
 
 import math
@@ -17,6 +17,9 @@ from tabatlas.tabnet.normalization import GhostBatchNorm
 from tabatlas.tabnet.precision import at_least_float32
 from tabatlas.tabnet.projections import PROJECTIONS
 
+# Every gene is selected nearly alike at first, and the network can learn from the first step on.
+# With a gain of 1 each cell starts with a few genes chosen at random (see the log).
+FLAT_GAIN = 0.01
 # √½ keeps the variance of a sum of two where it was (Arik & Pfister 2021; Gehring et al. 2017).
 RESIDUAL_SCALE = math.sqrt(0.5)
 
@@ -48,9 +51,9 @@ class AttentiveTransformer(nn.Module):
         self, n_genes: int, architecture: Architecture, generator: torch.Generator
     ) -> None:
         super().__init__()
-        deviation = architecture.n_a**-0.25
-        self.linear = draw_linear(architecture.n_a, n_genes, deviation, generator)
+        self.linear = draw_linear(architecture.n_a, n_genes, generator)
         self.norm = build_norm(n_genes, architecture)
+        nn.init.constant_(self.norm.weight, FLAT_GAIN)
         self.project = PROJECTIONS[architecture.mask_type]
 
     def forward(self, attention_na: Tensor, prior_ng: Tensor, barrier_ng: Tensor) -> Tensor:
@@ -71,18 +74,14 @@ def draw_glu_linears(
 ) -> nn.ModuleList:
     """The linear maps of consecutive GLU layers: the first from `n_inputs`, the rest from width."""
     sizes = [n_inputs, *[width] * (n_layers - 1)][:n_layers]
-    return nn.ModuleList(
-        draw_linear(size, 2 * width, math.sqrt(2) * size**-0.25, generator) for size in sizes
-    )
+    return nn.ModuleList(draw_linear(size, 2 * width, generator) for size in sizes)
 
 
-def draw_linear(
-    n_inputs: int, n_outputs: int, deviation: float, generator: torch.Generator
-) -> nn.Linear:
-    """A linear map without bias, its weights normal with the given standard deviation."""
+def draw_linear(n_inputs: int, n_outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A linear map without bias."""
     # torch's own initialization would draw from the global generator.
     linear = nn.utils.skip_init(nn.Linear, n_inputs, n_outputs, bias=False)
-    nn.init.normal_(linear.weight, std=deviation, generator=generator)
+    nn.init.normal_(linear.weight, std=n_inputs**-0.5, generator=generator)
     return linear
 
 

@@ -17,14 +17,14 @@ class TrainingSettings(StageSettings):
     threads: int = Field(
         2, ge=1, le=256, description="CPU threads of torch; part of a run's identity to the bit."
     )
-    epochs: int = Field(50, ge=0, description="Passes over the training cells; 0 trains nothing.")
+    epochs: int = Field(30, ge=0, description="Passes over the training cells; 0 trains nothing.")
     patience: int = Field(
         10, ge=1, description="Epochs without a better validation loss before the training ends."
     )
     validation_cells: int = Field(
         20_000, ge=1, description="Validation cells that each epoch looks at, at most."
     )
-    batch_size: int = Field(256, ge=2, description="Cells per minibatch.")
+    batch_size: int = Field(128, ge=2, description="Cells per minibatch.")
     learning_rate: float = Field(
         5e-3, gt=0, le=1, description="Peak learning rate of AdamW (5e-3: Fischer et al. 2024)."
     )

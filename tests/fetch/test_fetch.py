@@ -1,0 +1,316 @@
+"""The stage: files in, files out. What can go wrong within a file stands in test_counts.py."""
+
+import http.server
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+import pytest
+
+from foreign import human_genes, make_foreign, normalize, write_foreign
+from tabatlas import names
+from tabatlas.counts import read_counts
+from tabatlas.errors import CountsError, InputError, IntegrityError
+from tabatlas.fetch import stage
+from tabatlas.fetch.isolate import call_isolated
+from tabatlas.fetch.settings import DatasetRow, FetchSettings
+from tabatlas.fetch.standardize import standardize_file
+from tabatlas.provenance import digest_file
+
+
+class Fetch:
+    """One call of the stage in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "out"
+        self.cells, self.facts = self.out / "d.h5ad", self.out / "d.json"
+
+    def __call__(self, path: Path | str, **row: object) -> None:
+        (self.folder / "row.json").write_text(
+            json.dumps({"dataset_id": "d", "path": str(path), **row})
+        )
+        (self.folder / "settings.json").write_text("{}")
+        sources = [path] if isinstance(path, Path) else []
+        stage.run(
+            self.folder / "row.json",
+            self.folder / "settings.json",
+            sources,
+            self.cells,
+            self.facts,
+        )
+
+    def left(self) -> list[Path]:
+        """What stands in the results."""
+        return list(self.out.rglob("*"))
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Fetch:
+    return Fetch(tmp_path)
+
+
+def standardize(path: Path, **row: object) -> tuple[ad.AnnData, dict[str, object]]:
+    """The same without a process and files of its own."""
+    row = {"dataset_id": "d", "path": str(path), **row}
+    return standardize_file(path, DatasetRow.parse(row, "row"), FetchSettings())
+
+
+def test_source_is_written_with_what_was_found(
+    fetch: Fetch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    adata = make_foreign(cell_type=["B cell", "mine"] * 4, donor_id=["p1", "p2"] * 4)
+    path = write_foreign(tmp_path / "a.h5ad", adata)
+    with caplog.at_level(logging.INFO):
+        fetch(path, sha256=digest_file(path))
+    source = read_counts(fetch.cells)
+    assert (source.X != adata.X).nnz == 0
+    assert source.X.dtype == np.float32
+    assert source.obs_names[0] == "d:BC0"
+    assert source.uns[names.ORGANISM] == "Homo sapiens"
+    facts = json.loads(fetch.facts.read_text())
+    assert facts == {
+        "dataset_id": "d",
+        "source": str(path),
+        "sha256": digest_file(path),
+        "organism": "Homo sapiens",
+        "counts": "X",
+        "gene_ids": "ensembl",
+        "n_cells": 8,
+        "n_genes": 12,
+        "n_other_features": 0,
+        "n_mapped": 12,
+        "n_unmapped": 0,
+        "n_merged": 0,
+        "n_labelled": 8,
+        "labels": {"B cell": 4, "mine": 4},
+        "unmapped_labels": ["mine"],
+        "n_donors": 2,
+        "n_batches": 2,
+    }
+    found, lost = caplog.messages
+    assert found == (
+        "d: 8 cells, counts in X, ensembl ids: 12 of 12 genes known, 8 cells labelled, 2 donors"
+    )
+    assert lost.startswith("d: labels without a Cell Ontology term keep their own name: mine")
+
+
+def test_equal_sources_give_equal_bytes(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "a.h5ad", make_foreign(cell_type=["B", "T"] * 4))
+    row = DatasetRow(dataset_id="d", path=str(path))
+    copies = [tmp_path / "1.h5ad", tmp_path / "2.h5ad"]
+    found = [stage.convert_file(path, row, FetchSettings(), copy) for copy in copies]
+    assert found[0] == found[1]
+    assert copies[0].read_bytes() == copies[1].read_bytes()
+
+
+def test_other_bytes_than_the_table_says_are_refused(fetch: Fetch, tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "a.h5ad")
+    with pytest.raises(IntegrityError, match=r"a.h5ad: sha256 is .* says 0000") as caught:
+        fetch(path, sha256="0" * 64)
+    assert caught.value.exit_code == 4
+    assert not fetch.left()
+
+
+def test_missing_file_is_named(fetch: Fetch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none.h5ad: no such file. Check `path`") as caught:
+        fetch(tmp_path / "none.h5ad")
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_error_leaves_nothing_new_under_a_final_name(
+    fetch: Fetch, tmp_path: Path, before: bool
+) -> None:
+    path = tmp_path / "a.h5ad"
+    if before:
+        fetch(write_foreign(path))
+    kept = {one: one.read_bytes() for one in fetch.left()}
+    write_foreign(path, normalize(make_foreign()))
+    with pytest.raises(CountsError, match=r"a.h5ad: no raw counts: X holds fractions"):
+        fetch(path)
+    assert {one: one.read_bytes() for one in fetch.left()} == kept
+
+
+# within a file
+
+
+def test_genes_of_raw_are_those_of_the_counts(tmp_path: Path) -> None:
+    adata = make_foreign()
+    chosen = normalize(adata)[:, :5].copy()
+    chosen.raw = adata
+    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", chosen))
+    assert (facts["counts"], facts["n_genes"]) == ("raw/X", 12)
+    assert source.var[names.FEATURE_ID].tolist() == adata.var_names.tolist()
+
+
+def test_antibodies_are_left_out_and_counted(tmp_path: Path) -> None:
+    adata = make_foreign()
+    adata.var[names.FEATURE_TYPES] = ["Gene Expression"] * 10 + ["Antibody Capture"] * 2
+    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
+    assert (source.n_vars, facts["n_other_features"]) == (10, 2)
+    assert np.array_equal(source.X.toarray(), adata.X[:, :10].toarray())
+
+
+def test_what_was_lost_is_counted(tmp_path: Path) -> None:
+    adata = make_foreign()
+    own = list(adata.var_names)
+    adata.var_names = ["GFP", f"{own[2]}.4", *own[2:]]
+    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
+    assert (facts["n_mapped"], facts["n_unmapped"], facts["n_merged"]) == (11, 1, 1)
+    assert source.n_vars == 12
+
+
+@pytest.mark.parametrize("shape", [(0, 12), (8, 0)])
+def test_file_without_cells_or_genes_is_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
+    adata = make_foreign()[: shape[0], : shape[1]].copy()
+    with pytest.raises(InputError, match=f"a.h5ad: it holds {shape[0]} cells and {shape[1]} genes"):
+        standardize(write_foreign(tmp_path / "a.h5ad", adata))
+
+
+def test_one_cell_and_one_gene_are_enough(tmp_path: Path) -> None:
+    adata = make_foreign(1, 1)
+    adata.X = np.array([[3.0]])
+    source, _ = standardize(write_foreign(tmp_path / "a.h5ad", adata))
+    assert source.X.toarray().tolist() == [[3]]
+
+
+def test_labels_that_are_all_missing_are_no_labels(tmp_path: Path) -> None:
+    adata = make_foreign(cell_type=[np.nan] * 8)
+    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
+    assert (facts["n_labelled"], facts["labels"], facts["unmapped_labels"]) == (0, {}, [])
+    assert set(source.obs[names.CELL_TYPE]) == {"unknown"}
+
+
+def test_symbols_are_mapped(tmp_path: Path) -> None:
+    adata = make_foreign()
+    adata.var_names = human_genes(12)[names.FEATURE_NAME]
+    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
+    assert facts["gene_ids"] == "symbol"
+    assert source.var[names.FEATURE_ID].tolist() == human_genes(12).index.tolist()
+
+
+def test_ten_thousand_labels_with_odd_names_are_kept(tmp_path: Path) -> None:
+    labels = [f"{n} </script>\n🧬" for n in range(10_000)]
+    adata = make_foreign(10_000, 2, cell_type=labels)
+    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
+    assert len(facts["labels"]) == 10_000
+    assert source.obs[names.CELL_TYPE].tolist() == labels
+
+
+@pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")
+def test_categories_as_anndata_0_7_wrote_them_are_read(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "a.h5ad")
+    with h5py.File(path, "r+") as file:
+        obs = file["obs"]
+        obs.attrs["encoding-version"] = "0.1.0"
+        obs.attrs["column-order"] = ["cell_type"]
+        obs["cell_type"] = np.array([0, 1] * 4, dtype=np.int8)
+        obs["__categories/cell_type"] = ["B cell", "T cell"]
+        obs["cell_type"].attrs["categories"] = obs["__categories/cell_type"].ref
+    source, _ = standardize(path)
+    assert source.obs[names.CELL_TYPE].tolist() == ["B cell", "T cell"] * 4
+
+
+def test_repeated_obs_names_are_refused(tmp_path: Path) -> None:
+    adata = make_foreign()
+    adata.obs_names = ["same"] * 8
+    with pytest.raises(InputError, match="d: obs name 'same' stands there twice"):
+        standardize(write_foreign(tmp_path / "a.h5ad", adata))
+
+
+def test_frame_with_columns_of_different_length_is_refused(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "a.h5ad", make_foreign(age=range(8)))
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file["obs/age"].attrs)
+        del file["obs/age"]
+        file.create_dataset("obs/age", data=[1, 2]).attrs.update(attributes)
+    with pytest.raises(InputError, match=r"a.h5ad: not a readable h5ad"):
+        standardize(path)
+
+
+def read_flipped(whole: Path, n_flips: int) -> int:
+    """Read a file with a bit flipped, `n_flips` times; how often it was refused."""
+    content, path, refused = whole.read_bytes(), whole.with_name("flipped.h5ad"), 0
+    rng = np.random.default_rng(0)
+    for place in rng.choice(len(content) * 8, n_flips, replace=False):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(flipped)
+        try:
+            standardize(path)
+        except InputError:
+            refused += 1
+    return refused
+
+
+def test_flipped_bit_is_one_clear_error_or_none(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "a.h5ad", make_foreign(cell_type=["B", "T"] * 4))
+    assert call_isolated("a.h5ad", read_flipped, path, 40)
+
+
+# over the network
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; of `/short/…` it sends less than it says."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/short/"):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            self.wfile.write(b"x" * 1000)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output clean."""
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """A server of the test's folder; gives the URL of a name in it."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield lambda name: f"http://127.0.0.1:{server.server_port}/{name}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_url_is_downloaded_verified_and_read(
+    fetch: Fetch, tmp_path: Path, serve: Callable[[str], str]
+) -> None:
+    path = write_foreign(tmp_path / "a.h5ad")
+    fetch(serve("a.h5ad"), sha256=digest_file(path))
+    assert read_counts(fetch.cells).n_obs == 8
+    assert sorted(one.name for one in fetch.left()) == ["d.h5ad", "d.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.h5ad", "cannot be fetched .*404"),
+        ("short/a.h5ad", "1000 of 1000000 bytes came|cannot be fetched"),
+        ("bad.h5ad", "not a readable h5ad"),
+        ("with space.h5ad", "cannot be fetched"),
+    ],
+)
+def test_url_that_gives_no_whole_file_is_an_error_that_leaves_nothing(
+    fetch: Fetch, tmp_path: Path, serve: Callable[[str], str], name: str, message: str
+) -> None:
+    (tmp_path / "bad.h5ad").write_bytes(b"no HDF5")
+    url = serve(name)
+    with pytest.raises(InputError, match=f"^{url}: .*({message})"):
+        fetch(url)
+    assert not fetch.left()
+
+
+def test_server_that_does_not_answer_is_an_error(fetch: Fetch) -> None:
+    with pytest.raises(InputError, match=r"cannot be fetched .*Check the URL"):
+        fetch("http://127.0.0.1:1/a.h5ad")

@@ -1,0 +1,172 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tabatlas import names
+from tabatlas.errors import InputError
+from tabatlas.finetune import stage
+from tabatlas.finetune.calibrate import calibrate, fit_temperature
+from tabatlas.finetune.classes import choose_classes, weigh_classes
+from tabatlas.pretrain import stage as pretrain
+from tabatlas.provenance import digest_file, read_json
+from tabatlas.train.model import read_model
+
+FILES = {
+    "calibration.json",
+    "config.json",
+    "genes.parquet",
+    "labels.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "predictions.parquet",
+    "scores.json",
+}
+
+
+@pytest.fixture(scope="module")
+def encoder(atlas, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    knobs = {"architecture": {"n_d": 8, "n_a": 8, "n_steps": 1}, "epochs": 2, "threads": 1}
+    (folder / "pretrain.json").write_text(json.dumps(knobs | {"batch_size": 32}))
+    pretrain.run(atlas.pack, folder / "pretrain.json", folder / "checkpoints", folder / "model")
+    return folder / "model"
+
+
+def finetune(atlas, encoder, folder, pack=None, **knobs):
+    """Run the stage; return the model's folder."""
+    chosen = {"epochs": 15, "batch_size": 32, "threads": 1, "learning_rate": 0.01} | knobs
+    settings = folder / "finetune.json"
+    settings.write_text(json.dumps(chosen))
+    stage.run(
+        encoder,
+        pack or atlas.pack,
+        atlas.manifest,
+        atlas.cells,
+        atlas.proof,
+        settings,
+        folder / "checkpoints",
+        folder / "model",
+    )
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def model(atlas, encoder, tmp_path_factory):
+    return finetune(atlas, encoder, tmp_path_factory.mktemp("finetune"))
+
+
+@pytest.fixture(scope="module")
+def scores(model):
+    return read_json(model / "scores.json")
+
+
+def test_types_with_genes_of_their_own_are_learnt(scores):
+    methods = scores["methods"]
+    assert methods["tabnet"]["macro_f1"]["value"] > 0.95
+    assert methods["tabnet"]["macro_f1"]["value"] > methods["majority"]["macro_f1"]["value"] + 0.5
+
+
+def test_every_method_is_scored_on_all_labelled_test_cells(atlas, scores):
+    cells = pd.read_parquet(atlas.cells)
+    tested = cells[cells[names.SPLIT] == "test"]
+    assert scores["n_test_cells"] == len(tested)
+    assert scores["n_test_donors"] == tested["donor"].nunique()
+    assert sum(row["n_test"] for row in scores["per_class"]) == len(tested)
+    assert np.sum(scores["confusion"]["counts"]) == len(tested)
+    assert sum(one["n_cells"] for one in scores["reliability"]) == len(tested)
+
+
+def test_predictions_of_every_test_cell_are_written(atlas, model, scores):
+    cells = pd.read_parquet(atlas.cells)
+    table = pd.read_parquet(model / "predictions.parquet")
+    tested = cells.loc[cells[names.SPLIT] == "test", names.JOINID]
+    assert sorted(table[names.JOINID]) == sorted(tested)
+    right = (table["predicted"] == table[names.CELL_TYPE].astype(str)).mean()
+    assert right == pytest.approx(scores["methods"]["tabnet"]["accuracy"])
+    assert table["confidence"].between(1 / 3, 1).all()
+
+
+def test_the_folder_holds_a_whole_classifier(model, scores):
+    assert {path.name for path in model.iterdir()} == FILES
+    found = read_model(model)
+    labels = read_json(model / "labels.json")
+    assert [one["label"] for one in labels] == scores["confusion"]["labels"]
+    assert found.tensors["classifier/head.weight"].shape == (len(labels), 8)
+    assert read_json(model / "calibration.json")["temperature"] == scores["temperature"]
+
+
+def test_two_runs_give_the_same_bytes(atlas, encoder, model, tmp_path):
+    again = finetune(atlas, encoder, tmp_path)
+    for name in FILES:
+        assert digest_file(model / name) == digest_file(again / name), name
+
+
+def test_with_shuffled_labels_the_score_falls_to_chance(atlas, encoder, tmp_path, monkeypatch):
+    """Were anything of the test's labels known to the training, this would stay high."""
+    real = stage.PackedSource
+
+    def shuffle_labels(pack, part, labels=()):
+        source = real(pack, part, labels)
+        source.label_n = np.random.default_rng(0).permutation(source.label_n)
+        return source
+
+    monkeypatch.setattr(stage, "PackedSource", shuffle_labels)
+    folder = finetune(atlas, encoder, tmp_path)
+    value = read_json(folder / "scores.json")["methods"]["tabnet"]["macro_f1"]["value"]
+    assert value < 0.5
+
+
+def make_cells(**counts):
+    labels = [label for label, n in counts.items() for _ in range(n)]
+    terms = {"b": "CL:0000236", "cd4": "CL:0000624", "cd8": "CL:0000625"}
+    return pd.DataFrame(
+        {
+            names.CELL_TYPE: labels,
+            names.CELL_TYPE_ID: [terms.get(label, names.UNKNOWN) for label in labels],
+        }
+    )
+
+
+def test_classes_stand_beside_their_relatives_and_those_without_term_last():
+    cells = make_cells(cd8=5, mystery=5, b=5, cd4=5)
+    found = [one.label for one in choose_classes(cells, 1)]
+    assert found[-1] == "mystery"
+    assert abs(found.index("cd4") - found.index("cd8")) == 1
+
+
+def test_small_classes_and_unlabelled_cells_are_no_classes():
+    cells = make_cells(b=10, cd4=10, cd8=2, unknown=50)
+    found = choose_classes(cells, 3)
+    assert {one.label: one.n_train for one in found} == {"b": 10, "cd4": 10}
+
+
+def test_one_class_is_an_error_that_names_the_knobs():
+    with pytest.raises(InputError, match="make 1 classes of at least 3 cells"):
+        choose_classes(make_cells(b=10, cd4=2), 3)
+    with pytest.raises(InputError, match="0 labelled training cells"):
+        choose_classes(make_cells(unknown=10), 3)
+
+
+def test_every_class_counts_alike_and_the_mean_weight_is_one():
+    classes = choose_classes(make_cells(b=90, cd4=10), 1)
+    weight = weigh_classes(classes)
+    n = np.array([one.n_train for one in classes])
+    np.testing.assert_allclose((weight * n)[0], (weight * n)[1], rtol=1e-6)
+    np.testing.assert_allclose((weight * n).sum() / n.sum(), 1, rtol=1e-6)
+
+
+def test_no_rare_class_takes_over_a_gradient():
+    weight = weigh_classes(choose_classes(make_cells(b=100_000, cd4=5), 1))
+    assert weight.max() / weight.min() < 50
+
+
+def test_temperature_brings_overconfident_probabilities_down():
+    rng = np.random.default_rng(0)
+    logits_nc = rng.normal(size=(4000, 3))
+    probability_nc = calibrate(logits_nc, 1.0)
+    label_n = np.array([rng.choice(3, p=row) for row in probability_nc])
+    assert fit_temperature(5 * logits_nc, label_n) == pytest.approx(5, rel=0.1)
+    np.testing.assert_allclose(calibrate(5 * logits_nc, 5.0), probability_nc)
+    assert fit_temperature(logits_nc[:0], label_n[:0]) == 1.0

@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tabatlas import names
+from tabatlas.errors import IntegrityError, ModelError
+from tabatlas.pretrain import stage
+from tabatlas.pretrain.settings import PretrainSettings
+from tabatlas.provenance import digest_file, read_json
+from tabatlas.tabnet.architecture import PRESETS
+from tabatlas.train.checkpoint import read_tensors
+from tabatlas.train.model import read_model
+from tabatlas.train.predict import draw_hidden
+
+SMALL = {"n_d": 8, "n_a": 8, "n_steps": 1}
+
+
+def pretrain(atlas, folder, **knobs):
+    """Run the stage; return the model's folder."""
+    chosen = {"architecture": SMALL, "epochs": 20, "batch_size": 32, "threads": 1} | knobs
+    settings = folder / "pretrain.json"
+    settings.write_text(json.dumps(chosen))
+    stage.run(atlas.pack, settings, folder / "checkpoints", folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def model(atlas, tmp_path_factory):
+    return pretrain(atlas, tmp_path_factory.mktemp("pretrain"))
+
+
+def test_hidden_genes_are_predicted_better_than_by_their_mean(model):
+    scores = read_json(model / "scores.json")
+    assert scores["ratio"] < 0.9
+    assert scores["ratio"] == scores["masked_loss"] / scores["gene_mean_loss"]
+
+
+def test_metrics_hold_one_row_of_each_kind_per_epoch(model):
+    rows = [json.loads(line) for line in (model / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows if "train_loss" in row] == list(range(20))
+    assert [row["epoch"] for row in rows if "validation_loss" in row] == list(range(20))
+    assert {row["gene_mean_loss"] for row in rows if "gene_mean_loss" in row} == {
+        read_json(model / "scores.json")["gene_mean_loss"]
+    }
+
+
+def test_the_model_carries_its_genes_and_architecture(atlas, model):
+    found = read_model(model)
+    genes = pd.read_parquet(atlas.pack.parent / "shards" / "genes.parquet")
+    pd.testing.assert_frame_equal(found.genes, genes)
+    assert found.architecture.n_d == 8
+    assert found.about["organism"] == "Homo sapiens"
+    assert {name.split("/")[0] for name in found.tensors} == {"encoder", "decoder"}
+
+
+def test_two_runs_give_the_same_bytes(atlas, model, tmp_path):
+    again = pretrain(atlas, tmp_path)
+    for path in model.iterdir():
+        assert digest_file(path) == digest_file(again / path.name), path.name
+
+
+def test_zero_epochs_write_a_valid_initialised_encoder(atlas, tmp_path):
+    found = read_model(pretrain(atlas, tmp_path, epochs=0))
+    assert all(torch.isfinite(tensor).all() for tensor in found.tensors.values())
+    scores = read_json(tmp_path / "model" / "scores.json")
+    assert scores["epochs"] == 0
+    # The decoder starts at zero, which is the gene's mean.
+    assert scores["ratio"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "genes.parquet", "config.json"])
+def test_a_missing_file_of_a_model_is_named(atlas, model, tmp_path, name):
+    for path in model.iterdir():
+        if path.name != name:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ModelError, match=f"{name}: this file of the model is missing"):
+        read_model(tmp_path)
+
+
+def test_genes_of_another_model_are_refused(model, tmp_path):
+    for path in model.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    genes = pd.read_parquet(model / "genes.parquet")
+    genes.iloc[::-1].to_parquet(tmp_path / "genes.parquet", index=False)
+    with pytest.raises(IntegrityError, match="not the genes of"):
+        read_model(tmp_path)
+
+
+def test_knobs_of_the_network_replace_those_of_the_preset():
+    settings = PretrainSettings.parse({"preset": "sctab", "architecture": {"n_d": 16}}, "test")
+    chosen = settings.choose_architecture()
+    assert chosen.n_d == 16
+    assert chosen.n_independent == PRESETS["sctab"].n_independent
+
+
+def test_genes_are_hidden_by_coin_flips_and_never_all_of_a_cell():
+    missing_ng = torch.zeros(400, 50, dtype=torch.bool)
+    missing_ng[:, :10] = True
+    drawn_ng = draw_hidden(missing_ng, 0.5, torch.Generator().manual_seed(0))
+    assert not (drawn_ng & missing_ng).any()
+    np.testing.assert_allclose(drawn_ng[:, 10:].float().mean(), 0.5, atol=0.02)
+    nearly_all = draw_hidden(missing_ng, 0.999, torch.Generator().manual_seed(0))
+    assert (~(nearly_all | missing_ng)).any(dim=1).all()
+
+
+def test_unmeasured_genes_have_no_part_in_the_loss(atlas, model):
+    # A pack whose unmeasured genes were given other values scores the same.
+    source_presence = np.load(atlas.pack.parent / "shards" / "presence.npy")
+    assert not source_presence.all()
+    tensors, _ = read_tensors(model / "model.safetensors")
+    assert tensors["encoder/token_g"].shape == (source_presence.shape[1],)
+    assert names.FEATURE_ID in read_model(model).genes

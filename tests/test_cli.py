@@ -1,0 +1,214 @@
+import argparse
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from foreign import make_foreign, normalize, write_foreign
+from tabatlas import cli
+from tabatlas.names import STAGES
+
+HEAVY = {"anndata", "numpy", "pandas", "scanpy", "snakemake", "tiledbsoma", "torch"}
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """`tabatlas` with arguments, in a process of its own."""
+    call = [sys.executable, "-m", "tabatlas", *map(str, arguments)]
+    return subprocess.run(call, text=True, stderr=subprocess.PIPE, **options)
+
+
+def find_heavy(code: str) -> set[str]:
+    """The heavy libraries that a piece of code imports."""
+    show = f"import sys; print(*(set(sys.modules) & {HEAVY}), sep=',', file=sys.stderr)"
+    call = [sys.executable, "-c", f"import atexit\natexit.register(lambda: exec({show!r}))\n{code}"]
+    printed = subprocess.run(call, capture_output=True, text=True, check=True)
+    return set(filter(None, printed.stderr.strip().split(",")))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from tabatlas.cli import main; main(['--help'])",
+        "from tabatlas.cli import main; main(['config'])",
+        "import tabatlas.config, tabatlas.provenance",  # what a dry run imports
+    ],
+)
+def test_help_and_dry_runs_import_nothing_heavy(code: str) -> None:
+    assert find_heavy(code) == set()
+
+
+def test_heavy_imports_would_be_seen() -> None:
+    assert find_heavy("import numpy") == {"numpy"}
+
+
+def test_help_names_every_stage_in_the_order_of_the_data(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    named = re.findall(r"^  (\w+) +\w", capsys.readouterr().out.split("stages,")[1], re.M)
+    assert named == [*STAGES, "config"]
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "config"])
+def test_every_stage_explains_itself(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([stage, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: tabatlas {stage}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fetchh"], ["fetch"], ["fetch", "--rows", "x"], ["config", "x"]]
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: tabatlas" in capsys.readouterr().err
+
+
+# parameters become flags
+
+
+def example(
+    source: Annotated[Path, "a file"],
+    tables: Annotated[list[Path], "files"],
+    other: Annotated[Path | None, "a file or none"] = None,
+    n_cells: Annotated[int, "a number: 100 %%"] = 3,
+    dry: Annotated[bool, "a switch"] = False,
+) -> None:
+    """Do nothing."""
+
+
+def parse(*arguments: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser()
+    cli.add_flags(parser, example)
+    return vars(parser.parse_args(arguments))
+
+
+def test_parameters_of_a_stage_are_its_flags() -> None:
+    given = parse("--source", "a", "--tables", "b", "c", "--n-cells", "5", "--dry")
+    assert given == {
+        "source": Path("a"),
+        "tables": [Path("b"), Path("c")],
+        "other": None,
+        "n_cells": 5,
+        "dry": True,
+    }
+    assert parse("--source", "a", "--tables")["tables"] == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--source", "a"), ("--source", "a", "--tables", "--n-cells", "many")]
+)
+def test_missing_and_mistyped_flags_are_refused(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit):
+        parse(*arguments)
+
+
+# errors
+
+
+class Files:
+    """What `tabatlas fetch` reads and writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.out = folder / "a.h5ad", folder / "out"
+        self.row, self.settings = folder / "row.json", folder / "settings.json"
+        self.out.mkdir()
+        self.row.write_text(json.dumps({"dataset_id": "d", "path": str(self.source)}))
+        self.settings.write_text("{}")
+
+    def arguments(self, **changed: Path) -> list[object]:
+        """The command line, with other paths where they are given."""
+        flags = {
+            "row": self.row,
+            "settings": self.settings,
+            "source": self.source,
+            "cells": self.out / "d.h5ad",
+            "facts": self.out / "d.json",
+        } | changed
+        return ["fetch", *(word for flag, path in flags.items() for word in (f"--{flag}", path))]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_error_of_the_user_is_a_message_without_a_traceback(files: Files) -> None:
+    write_foreign(files.source, normalize(make_foreign()))
+    ended = run(*files.arguments())
+    assert ended.returncode == 3
+    assert ended.stderr.startswith(f"tabatlas fetch: error: {files.source}: no raw counts: X holds")
+    assert ended.stderr.count("\n") == 1
+    assert not list(files.out.iterdir())
+
+
+def test_wrong_settings_end_with_2_and_a_line_each(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.settings.write_text('{"min_mapped_genes": 2, "nope": 1}')
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(map(str, files.arguments())))
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"tabatlas fetch: error: {files.settings}: `") for line in lines)
+
+
+@pytest.mark.parametrize("flag", ["row", "settings"])
+def test_missing_settings_file_is_named(
+    files: Files, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(map(str, files.arguments(**{flag: Path("none.json")}))))
+    assert caught.value.code == 2
+    assert "fetch: error: none.json: not a readable" in capsys.readouterr().err
+
+
+def test_folder_that_cannot_be_made_is_a_message(files: Files) -> None:
+    write_foreign(files.source)
+    ended = run(*files.arguments(cells=files.row / "d.h5ad"))  # its folder is a file
+    assert ended.returncode == 3
+    assert "File exists" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def limit_files() -> None:
+    """No file may grow beyond 4 kB: what a full disk does to a writer."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+def test_full_disk_is_a_message_that_leaves_nothing(files: Files) -> None:
+    write_foreign(files.source)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    ended = run(*files.arguments(), preexec_fn=limit_files, env=environment)
+    assert ended.returncode == 3
+    assert "Traceback" not in ended.stderr
+    assert "fetch: error: " in ended.stderr
+    assert not list(files.out.iterdir())
+
+
+def test_stdout_that_is_full_is_a_message() -> None:
+    with open("/dev/full", "w") as full:
+        ended = run("config", stdout=full)
+    assert ended.returncode == 3
+    assert "No space left on device" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_reader_that_has_gone_is_no_error_message() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    ended = run("config", stdout=write)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, "")

@@ -1,0 +1,207 @@
+import dataclasses
+import math
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tabatlas.errors import IntegrityError, Interrupted, ModelError, UsageError
+from tabatlas.stream.packed import PackedSource
+from tabatlas.train.checkpoint import digest_tensors, read_tensors, write_tensors
+from tabatlas.train.device import choose_device, seed_generator
+from tabatlas.train.engine import Trainer
+from tabatlas.train.schedule import build_optimizer, scale_rate
+from tabatlas.train.settings import TrainingSettings
+
+CPU = torch.device("cpu")
+
+
+class Sum:
+    """Learn the sum of a cell's log counts, with noise, so that every random draw matters."""
+
+    def __init__(self, source):
+        self.source = source
+        self.model = nn.Sequential(nn.Linear(source.n_genes, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.model.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.1, generator=generator)
+            else:
+                nn.init.constant_(parameter, 0.5)
+        self.seen = []
+        self.signal_at = None
+
+    def loss(self, minibatch, generator):
+        self.seen.append(minibatch.joinid.tolist())
+        if len(self.seen) == self.signal_at:
+            signal.raise_signal(signal.SIGUSR1)
+        x_ng = minibatch.densify(self.source.n_genes)
+        noise = torch.randn(len(minibatch), generator=generator)
+        return (self.model(x_ng)[:, 0] - x_ng.mean(dim=1) - 0.1 * noise).square().mean()
+
+    def validate(self):
+        minibatch = self.source.read(np.arange(20))
+        x_ng = minibatch.densify(self.source.n_genes)
+        with torch.inference_mode():
+            error = self.model(x_ng)[:, 0] - x_ng.mean(dim=1)
+        return {"validation_loss": error.square().mean().item()}
+
+
+@pytest.fixture(scope="module")
+def source(atlas):
+    return PackedSource(atlas.pack, "train")
+
+
+def make_trainer(source, folder, **knobs):
+    chosen = TrainingSettings(**({"epochs": 4, "batch_size": 32} | knobs))
+    return Trainer(Sum(source), source, np.arange(len(source)), chosen, CPU, folder)
+
+
+def weights(trainer):
+    return digest_tensors(trainer.task.model.state_dict())
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_weights(source, tmp_path):
+    trainer = make_trainer(source, tmp_path, epochs=8)
+    before = trainer.task.validate()["validation_loss"]
+    progress = trainer.run()
+    losses = [row["validation_loss"] for row in progress.metrics if "validation_loss" in row]
+    assert len(losses) == 8
+    assert progress.best_loss == min(losses) < 0.5 * before
+    trainer.task.model.eval()
+    assert trainer.task.validate()["validation_loss"] == pytest.approx(progress.best_loss)
+
+
+def test_two_runs_give_the_same_bytes(source, tmp_path):
+    runs = [make_trainer(source, tmp_path / name) for name in "ab"]
+    progress = [run.run() for run in runs]
+    assert weights(runs[0]) == weights(runs[1])
+    assert progress[0] == progress[1]
+
+
+@pytest.mark.parametrize("signal_at", [1, 6, 9])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(source, tmp_path, signal_at):
+    undisturbed = make_trainer(source, tmp_path / "whole")
+    wanted = undisturbed.run()
+    stopped = make_trainer(source, tmp_path / "stopped")
+    stopped.task.signal_at = signal_at
+    with pytest.raises(Interrupted, match=f"SIGUSR1 at step {signal_at}"):
+        stopped.run()
+    resumed = make_trainer(source, tmp_path / "stopped")
+    assert resumed.run() == wanted
+    assert weights(resumed) == weights(undisturbed)
+    assert stopped.task.seen + resumed.task.seen == undisturbed.task.seen
+
+
+def test_interrupted_ends_with_the_code_that_means_resumable():
+    assert Interrupted.exit_code == 75
+
+
+def test_a_finished_run_is_not_trained_again(source, tmp_path):
+    first = make_trainer(source, tmp_path)
+    wanted = first.run()
+    again = make_trainer(source, tmp_path)
+    assert again.run() == wanted
+    assert again.task.seen == []
+    assert weights(again) == weights(first)
+
+
+def test_zero_epochs_leave_the_weights_as_they_were_drawn(source, tmp_path):
+    trainer = make_trainer(source, tmp_path, epochs=0)
+    drawn = weights(trainer)
+    progress = trainer.run()
+    assert weights(trainer) == drawn
+    assert progress.metrics == []
+
+
+def test_patience_ends_the_run(source, tmp_path):
+    trainer = make_trainer(source, tmp_path, epochs=50, patience=2, learning_rate=1e-6)
+    trainer.task.validate = lambda: {"validation_loss": 1.0 + trainer.progress.epoch}
+    assert trainer.run().epoch == 3
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_cells(source, tmp_path):
+    trainer = make_trainer(source, tmp_path)
+    first = source.shuffle(np.arange(len(source)), 32, 0, 0)
+    joinid = next(first).joinid[0].item()
+    trainer.task.loss = lambda minibatch, generator: trainer.task.model[0].weight.sum() * math.nan
+    with pytest.raises(ModelError, match=rf"loss is nan at epoch 0, step 0 \(cells \[{joinid},"):
+        trainer.run()
+
+
+def test_a_damaged_checkpoint_is_found(source, tmp_path):
+    make_trainer(source, tmp_path).run()
+    path = tmp_path / "checkpoint.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="not those that were written"):
+        make_trainer(source, tmp_path).run()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(IntegrityError, match="not a readable model file"):
+        make_trainer(source, tmp_path).run()
+
+
+def test_tensors_come_back_as_they_were_written(tmp_path):
+    tensors = {
+        "a": torch.arange(6.0).reshape(2, 3).T,
+        "b": torch.tensor(3),
+        "c": torch.zeros(0),
+        "d": torch.tensor([True, False]),
+    }
+    write_tensors(tensors, {"epoch": 3}, tmp_path / "x.safetensors")
+    found, state = read_tensors(tmp_path / "x.safetensors")
+    assert state == {"epoch": 3}
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_equal_tensors_give_equal_bytes(tmp_path):
+    for name in "xy":
+        write_tensors({"b": torch.ones(3), "a": torch.zeros(2)}, {}, tmp_path / name)
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+
+
+def test_a_pickle_is_no_model_file(tmp_path):
+    torch.save({"a": torch.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(IntegrityError, match="not a readable model file"):
+        read_tensors(tmp_path / "model.safetensors")
+
+
+def test_only_weight_matrices_decay():
+    model = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 5), nn.BatchNorm1d(5))
+    decayed, plain = build_optimizer(model, 1e-3, 0.1).param_groups
+    assert [tuple(one.shape) for one in decayed["params"]] == [(5, 4)]
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert len(plain["params"]) == 4
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing():
+    rates = [scale_rate(step, 100, 0.1) for step in range(101)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert np.all(np.diff(rates[10:]) < 0)
+    assert rates[100] == pytest.approx(0)
+
+
+def test_a_gpu_that_is_asked_for_and_absent_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="device: cuda"):
+        choose_device("cuda", 1)
+    assert choose_device("auto", 1).type == "cpu"
+
+
+def test_draws_depend_on_their_key_alone():
+    first, again, other = (
+        torch.rand(4, generator=seed_generator("cpu", *key)).tolist()
+        for key in ((0, 1), (0, 1), (1, 0))
+    )
+    assert first == again
+    assert first != other
+
+
+def test_settings_of_training_can_be_read_from_plain_values():
+    # The engine must run where pydantic is missing: it reads attributes, nothing else.
+    knobs = TrainingSettings().model_dump()
+    plain = dataclasses.make_dataclass("Plain", knobs)(**knobs)
+    assert plain.batch_size == TrainingSettings().batch_size

@@ -1,0 +1,59 @@
+"""Sizes of a heatmap: room for the names, and squares as large as their number allows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tabatlas.report.wording import measure_label, shorten_label
+
+NAME_COLUMNS = 34  # longer names are shortened
+LETTER = 0.57  # mean width of a letter, as a share of the font's size, in wide fonts
+SLANT = 0.72  # height, and width, of a name at 45°
+
+
+@dataclass(frozen=True)
+class HeatmapLayout:
+    """Pixels: squares of `wide` × `high`, names of columns above `top`, of rows beside."""
+
+    wide: int
+    high: int
+    font: int
+    angle: int
+    names_width: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether a number fits into a square."""
+        return self.angle == 45
+
+
+def lay_out_heatmap(rows: Sequence[str], columns: Sequence[str]) -> HeatmapLayout:
+    """Large squares with numbers up to 14 names a side, small ones that can be scrolled beyond."""
+    size = max(len(rows), len(columns))
+    wide, high, font = (38, 26, 11) if size <= 14 else (20, 20, 11) if size <= 40 else (11, 11, 9)
+    slanted = size <= 14
+    reach = measure_names(columns, font)
+    top = 12 + reach * (SLANT if slanted else 1)
+    width = wide * len(columns) + (reach * SLANT if slanted else 2)
+    return HeatmapLayout(
+        wide=wide,
+        high=high,
+        font=font,
+        angle=45 if slanted else 90,
+        names_width=round(measure_names(rows, font) + 8, 1),
+        top=round(top, 1),
+        width=round(width, 1),
+        height=round(top + high * len(rows), 1),
+    )
+
+
+def measure_names(names: Sequence[str], font: int) -> float:
+    """Pixels that the longest name takes."""
+    return LETTER * font * max(measure_label(name_side(name)) for name in names)
+
+
+def name_side(name: str) -> str:
+    """A name as it stands beside a heatmap."""
+    return shorten_label(name, NAME_COLUMNS)
