@@ -251,7 +251,7 @@ def read_flipped(whole: Path, n_flips: int) -> int:
 
 def test_flipped_bit_is_one_clear_error_or_none(tmp_path: Path) -> None:
     path = write_foreign(tmp_path / "a.h5ad", make_foreign(cell_type=["B", "T"] * 4))
-    assert call_isolated("a.h5ad", read_flipped, path, 40)
+    assert call_isolated("a.h5ad", 300, read_flipped, path, 40)
 
 
 # over the network

@@ -1,7 +1,9 @@
 import errno
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,33 +25,39 @@ def fill_disk(path: Path) -> None:
 
 
 def test_value_comes_from_another_process() -> None:
-    assert call_isolated("a.h5ad", os.getpid) != os.getpid()
+    assert call_isolated("a.h5ad", 60, os.getpid) != os.getpid()
 
 
 def test_errors_of_the_user_come_through(tmp_path: Path) -> None:
     with pytest.raises(CountsError, match=r"^no counts$"):
-        call_isolated("a.h5ad", raise_counts_error)
+        call_isolated("a.h5ad", 60, raise_counts_error)
     with pytest.raises(OSError, match=r"No space left on device: .*x'") as caught:
-        call_isolated("a.h5ad", fill_disk, tmp_path / "x")
+        call_isolated("a.h5ad", 60, fill_disk, tmp_path / "x")
     assert caught.value.errno == errno.ENOSPC
 
 
 def test_crash_of_a_library_is_a_message_with_the_file() -> None:
     with pytest.raises(InputError, match=r"^a\.h5ad: .* died \(SIGABRT\): the file is damaged"):
-        call_isolated("a.h5ad", os.abort)
+        call_isolated("a.h5ad", 60, os.abort)
+
+
+def test_endless_loop_of_a_library_is_a_message_with_the_file() -> None:
+    with pytest.raises(InputError, match=r"^a\.h5ad: not read within 0 s: the file is damaged"):
+        call_isolated("a.h5ad", 0.1, time.sleep, 60)
+    assert not multiprocessing.active_children()
 
 
 def test_kill_for_memory_is_a_message_with_the_file() -> None:
     with pytest.raises(InputError, match=r"^a\.h5ad: .* died \(SIGKILL\).* memory or disk ran out"):
-        call_isolated("a.h5ad", signal.raise_signal, signal.SIGKILL)
+        call_isolated("a.h5ad", 60, signal.raise_signal, signal.SIGKILL)
 
 
 def test_bug_keeps_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError, match="the traceback stands above"):
-        call_isolated("a.h5ad", raise_bug)
+        call_isolated("a.h5ad", 60, raise_bug)
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_end_of_the_child_without_a_word_is_our_mistake() -> None:
     with pytest.raises(RuntimeError, match="the traceback stands above"):
-        call_isolated("a.h5ad", sys.exit, 0)
+        call_isolated("a.h5ad", 60, sys.exit, 0)

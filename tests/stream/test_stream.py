@@ -96,9 +96,7 @@ def test_presence_follows_each_cells_dataset(source):
 
 def test_cells_of_the_experiment_are_those_of_the_pack(atlas, source):
     with open_experiment(atlas.manifest) as experiment:
-        soma = SomaSource(
-            experiment, source.joinid_n[:40], source.genes[names.FEATURE_ID], LABELS
-        )
+        soma = SomaSource(experiment, source.joinid_n[:40], source.genes[names.FEATURE_ID], LABELS)
         found = list(soma.iterate(16))
     joinid_n = torch.cat([one.joinid for one in found])
     assert joinid_n.tolist() == sorted(source.joinid_n[:40].tolist())

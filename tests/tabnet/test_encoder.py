@@ -61,7 +61,7 @@ def test_one_generator_seed_gives_one_set_of_weights_whatever_torch_is_seeded_wi
         statistics = torch.zeros(12), torch.ones(12)
         encoder = Encoder(tiny, *statistics, generator)
         decoder = Decoder(tiny, *statistics, generator)
-        parts = (encoder, decoder, Classifier(encoder, 3))
+        parts = (encoder, decoder, Classifier(encoder, 3, generator))
         return [parameter for part in parts for parameter in part.parameters()]
 
     state = torch.get_rng_state()

@@ -12,12 +12,6 @@ rule bundle:
         settings=expand(f"{RESULTS}/settings/{{stage}}.json", stage=MODEL_STAGES),
     output:
         facts=f"{RESULTS}/bundle/bundle.json",
-    params:
-        code=stage_digest("bundle"),
-        atlas=ATLAS,
-        encoder=f"{RESULTS}/pretrain",
-        classifier=f"{RESULTS}/finetune",
-        bundles=f"{RESULTS}/bundle",
     log:
         f"{LOGS}/bundle.log",
     benchmark:
@@ -27,6 +21,12 @@ rule bundle:
     resources:
         mem_mb=4000,
         runtime=15,
+    params:
+        code=stage_digest("bundle"),
+        atlas=ATLAS,
+        encoder=f"{RESULTS}/pretrain",
+        classifier=f"{RESULTS}/finetune",
+        bundles=f"{RESULTS}/bundle",
     shell:
         "tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
         " --manifest {input.manifest:q} --proof {input.proof:q} --encoder {params.encoder:q}"

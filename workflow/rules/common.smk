@@ -12,7 +12,7 @@ from tabatlas.provenance import stage_digest
 # Only where the command line names no config: no value of the demo may reach another atlas.
 if not workflow.config_settings.configfiles:
 
-    configfile: "config/demo.yaml"
+    configfile: workflow.source_path("../../config/demo.yaml")
 
 
 try:
@@ -26,7 +26,13 @@ RESULTS = f"results/{ATLAS}"
 LOGS = f"logs/{ATLAS}"
 BENCHMARKS = f"benchmarks/{ATLAS}"
 
-MODEL_FILES = ("model.safetensors", "config.json", "genes.parquet", "metrics.jsonl", "scores.json")
+MODEL_FILES = (
+    "model.safetensors",
+    "config.json",
+    "genes.parquet",
+    "metrics.jsonl",
+    "scores.json",
+)
 CLASSIFIER_FILES = ("labels.json", "calibration.json", "predictions.parquet")
 # Stages whose settings shape a model; `report` only shows it.
 MODEL_STAGES = (

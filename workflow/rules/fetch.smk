@@ -8,8 +8,6 @@ rule simulate:
     output:
         cells=f"{RESULTS}/simulate/{{name}}.h5ad",
         truth=f"{RESULTS}/simulate/{{name}}.truth.h5ad",
-    params:
-        code=stage_digest("simulate"),
     log:
         f"{LOGS}/simulate/{{name}}.log",
     benchmark:
@@ -19,6 +17,8 @@ rule simulate:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        code=stage_digest("simulate"),
     shell:
         "tabatlas simulate --dataset {wildcards.name:q} --settings {input.settings:q}"
         " --cells {output.cells:q} --truth {output.truth:q} 2>&1 | tee {log:q}"
@@ -32,8 +32,6 @@ rule fetch:
     output:
         cells=f"{RESULTS}/fetch/{{dataset}}.h5ad",
         facts=f"{RESULTS}/fetch/{{dataset}}.json",
-    params:
-        code=stage_digest("fetch"),
     log:
         f"{LOGS}/fetch/{{dataset}}.log",
     benchmark:
@@ -43,6 +41,8 @@ rule fetch:
     resources:
         mem_mb=input_mb,
         runtime=60,
+    params:
+        code=stage_digest("fetch"),
     shell:
         "tabatlas fetch --row {input.row:q} --settings {input.settings:q}"
         " --source {input.source:q} --cells {output.cells:q} --facts {output.facts:q} 2>&1 | tee {log:q}"

@@ -13,11 +13,6 @@ rule finetune:
         settings=f"{RESULTS}/settings/finetune.json",
     output:
         multiext(f"{RESULTS}/finetune/", *MODEL_FILES, *CLASSIFIER_FILES),
-    params:
-        code=stage_digest("finetune"),
-        encoder=f"{RESULTS}/pretrain",
-        model=f"{RESULTS}/finetune",
-        checkpoints=f"{RESULTS}/checkpoints/finetune",
     log:
         f"{LOGS}/finetune.log",
     benchmark:
@@ -28,6 +23,11 @@ rule finetune:
     resources:
         mem_mb=16000,
         runtime=720,
+    params:
+        code=stage_digest("finetune"),
+        encoder=f"{RESULTS}/pretrain",
+        model=f"{RESULTS}/finetune",
+        checkpoints=f"{RESULTS}/checkpoints/finetune",
     shell:
         "tabatlas finetune --encoder {params.encoder:q} --pack {input.pack:q}"
         " --manifest {input.manifest:q} --split {input.split:q} --proof {input.proof:q}"

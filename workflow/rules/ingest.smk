@@ -10,9 +10,6 @@ rule register:
         settings=f"{RESULTS}/settings/ingest.json",
     output:
         registry=f"{RESULTS}/ingest/registry.json",
-    params:
-        code=stage_digest("ingest"),
-        store=f"{RESULTS}/ingest/soma",
     log:
         f"{LOGS}/ingest/register.log",
     benchmark:
@@ -22,6 +19,9 @@ rule register:
     resources:
         mem_mb=input_mb,
         runtime=60,
+    params:
+        code=stage_digest("ingest"),
+        store=f"{RESULTS}/ingest/soma",
     shell:
         "tabatlas ingest register --sources {input.sources:q} --facts {input.facts:q}"
         " --settings {input.settings:q} --store {params.store:q} --registry {output.registry:q}"
@@ -36,8 +36,6 @@ rule append:
         registry=f"{RESULTS}/ingest/registry.json",
     output:
         receipt=f"{RESULTS}/ingest/append/{{dataset}}.json",
-    params:
-        code=stage_digest("ingest"),
     log:
         f"{LOGS}/ingest/append/{{dataset}}.log",
     benchmark:
@@ -47,6 +45,8 @@ rule append:
     resources:
         mem_mb=input_mb,
         runtime=120,
+    params:
+        code=stage_digest("ingest"),
     shell:
         "tabatlas ingest append --source {input.source:q} --facts {input.facts:q}"
         " --settings {input.settings:q} --registry {input.registry:q}"
@@ -60,8 +60,6 @@ rule seal:
         settings=f"{RESULTS}/settings/ingest.json",
     output:
         manifest=f"{RESULTS}/ingest/manifest.json",
-    params:
-        code=stage_digest("ingest"),
     log:
         f"{LOGS}/ingest/seal.log",
     benchmark:
@@ -71,6 +69,8 @@ rule seal:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        code=stage_digest("ingest"),
     shell:
         "tabatlas ingest seal --registry {input.registry:q} --receipts {input.receipts:q}"
         " --settings {input.settings:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"

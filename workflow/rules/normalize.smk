@@ -9,8 +9,6 @@ rule normalize:
     output:
         normalized=f"{RESULTS}/normalize/{{dataset}}.h5ad",
         facts=f"{RESULTS}/normalize/{{dataset}}.json",
-    params:
-        code=stage_digest("normalize"),
     log:
         f"{LOGS}/normalize/{{dataset}}.log",
     benchmark:
@@ -20,6 +18,8 @@ rule normalize:
     resources:
         mem_mb=input_mb,
         runtime=60,
+    params:
+        code=stage_digest("normalize"),
     shell:
         "tabatlas normalize --cells {input.cells:q} --settings {input.settings:q}"
         " --normalized {output.normalized:q} --facts {output.facts:q} 2>&1 | tee {log:q}"

@@ -10,8 +10,6 @@ rule pack:
     output:
         shards=directory(f"{RESULTS}/pack/shards"),
         pack=f"{RESULTS}/pack/manifest.json",
-    params:
-        code=stage_digest("pack"),
     log:
         f"{LOGS}/pack.log",
     benchmark:
@@ -21,6 +19,8 @@ rule pack:
     resources:
         mem_mb=8000,
         runtime=240,
+    params:
+        code=stage_digest("pack"),
     shell:
         "tabatlas pack --manifest {input.manifest:q} --split {input.split:q}"
         " --settings {input.settings:q} --shards {output.shards:q} --pack {output.pack:q}"

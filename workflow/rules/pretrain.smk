@@ -10,10 +10,6 @@ rule pretrain:
         settings=f"{RESULTS}/settings/pretrain.json",
     output:
         multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
-    params:
-        code=stage_digest("pretrain"),
-        model=f"{RESULTS}/pretrain",
-        checkpoints=f"{RESULTS}/checkpoints/pretrain",
     log:
         f"{LOGS}/pretrain.log",
     benchmark:
@@ -24,6 +20,10 @@ rule pretrain:
     resources:
         mem_mb=16000,
         runtime=1440,
+    params:
+        code=stage_digest("pretrain"),
+        model=f"{RESULTS}/pretrain",
+        checkpoints=f"{RESULTS}/checkpoints/pretrain",
     shell:
         "tabatlas pretrain --pack {input.pack:q} --settings {input.settings:q}"
         " --checkpoints {params.checkpoints:q} --model {params.model:q} 2>&1 | tee {log:q}"

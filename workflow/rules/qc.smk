@@ -10,8 +10,6 @@ rule qc:
         cells=f"{RESULTS}/qc/{{dataset}}.h5ad",
         table=f"{RESULTS}/qc/{{dataset}}.parquet",
         facts=f"{RESULTS}/qc/{{dataset}}.json",
-    params:
-        code=stage_digest("qc"),
     log:
         f"{LOGS}/qc/{{dataset}}.log",
     benchmark:
@@ -21,6 +19,8 @@ rule qc:
     resources:
         mem_mb=input_mb,
         runtime=120,
+    params:
+        code=stage_digest("qc"),
     shell:
         "tabatlas qc --counts {input.counts:q} --settings {input.settings:q}"
         " --cells {output.cells:q} --table {output.table:q} --facts {output.facts:q}"

@@ -17,9 +17,6 @@ rule report:
         html=f"{RESULTS}/report/index.html",
         json=f"{RESULTS}/report/report.json",
         run=f"{RESULTS}/run.json",
-    params:
-        code=stage_digest("report"),
-        benchmarks=BENCHMARKS,
     log:
         f"{LOGS}/report.log",
     benchmark:
@@ -29,6 +26,9 @@ rule report:
     resources:
         mem_mb=2000,
         runtime=15,
+    params:
+        code=stage_digest("report"),
+        benchmarks=BENCHMARKS,
     shell:
         "tabatlas report --fetch {input.fetch:q} --qc {input.qc:q}"
         " --normalize {input.normalize:q} --manifest {input.manifest:q} --split {input.split:q}"

@@ -10,8 +10,6 @@ rule split:
         cells=f"{RESULTS}/split/cells.parquet",
         perturbations=f"{RESULTS}/split/perturbations.parquet",
         proof=f"{RESULTS}/split/split.json",
-    params:
-        code=stage_digest("split"),
     log:
         f"{LOGS}/split.log",
     benchmark:
@@ -21,6 +19,8 @@ rule split:
     resources:
         mem_mb=8000,
         runtime=30,
+    params:
+        code=stage_digest("split"),
     shell:
         "tabatlas split --manifest {input.manifest:q} --settings {input.settings:q}"
         " --cells {output.cells:q} --perturbations {output.perturbations:q}"

@@ -7,6 +7,7 @@ import argparse
 import importlib
 import inspect
 import logging
+import os
 import signal
 import sys
 import typing
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         format=f"%(asctime)s {stage} %(message)s",
         datefmt="%H:%M:%S",
     )
+    # Threads of OpenMP spin while they wait. Where other processes share the cores, two of them
+    # then take ten times the time of one. It must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         parse_command(stage, arguments[1:])()
         sys.stdout.flush()  # a full disk shows here

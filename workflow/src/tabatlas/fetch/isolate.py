@@ -1,8 +1,7 @@
-"""Call a function in a process of its own, so that a crash of a library is a message."""
+"""Call a function in a process of its own: a crash or a hang of a library becomes a message."""
 
 import multiprocessing
 import signal
-import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 from tabatlas.errors import InputError, TabatlasError
 
 
-def call_isolated(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def call_isolated(place: str, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
     """What `function(*arguments)` returns or raises, from a new process.
 
-    Raises `InputError` about `place` where the process was killed.
+    Raises `InputError` about `place` where the process dies, or does not end within `seconds`.
     """
     # Not forked: a copy of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
@@ -22,6 +21,13 @@ def call_isolated(place: str, function: Callable[..., Any], *arguments: Any) -> 
     child.start()
     sender.close()  # so that the stream ends where the child does
     try:
+        if not receiver.poll(seconds):
+            child.kill()
+            child.join()
+            raise InputError(
+                f"{place}: not read within {seconds:.0f} s: the file is damaged, or the disk is "
+                "very slow. Fetch it again, or copy it to a faster disk."
+            )
         value, error = receiver.recv()
     except EOFError:
         child.join()
@@ -36,8 +42,6 @@ def send_outcome(
     sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     """Send the value of a call, or the error that the user is to hear of."""
-    # HDF5 objects report an error once more, with a traceback, when they are dropped.
-    sys.unraisablehook = lambda _: None
     try:
         outcome = function(*arguments), None
     except (TabatlasError, OSError) as error:

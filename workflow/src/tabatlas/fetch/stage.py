@@ -15,6 +15,8 @@ from tabatlas.provenance import write_json
 
 logger = logging.getLogger(__name__)
 
+PATIENCE, PATIENCE_PER_BYTE = 600, 2e-6  # seconds; ten times what a laptop needs
+
 
 def run(
     row: Annotated[Path, "settings/fetch/DATASET.json: the row of the dataset table"],
@@ -29,9 +31,10 @@ def run(
     with tempfile.TemporaryDirectory(dir=cells.parent, prefix=".fetch.") as folder:
         path = bring_file(about, source, Path(folder))
         sha256 = verify_file(path, about.sha256, about.path)
-        # A damaged file can crash the HDF5 library, and with it the process that reads it.
+        # A damaged file can crash the HDF5 library or lock it in an endless loop.
+        seconds = PATIENCE + path.stat().st_size * PATIENCE_PER_BYTE
         written = Path(folder, "cells.h5ad")
-        found = call_isolated(about.path, convert_file, path, about, chosen, written)
+        found = call_isolated(about.path, seconds, convert_file, path, about, chosen, written)
         os.replace(written, cells)
     found |= {"dataset_id": about.dataset_id, "source": about.path, "sha256": sha256}
     log_findings(found)

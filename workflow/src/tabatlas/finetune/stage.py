@@ -122,7 +122,7 @@ def build_task(
     generator = seed_generator("cpu", chosen.seed)
     encoder = build_encoder(pretrained.architecture, pretrained.genes, generator)
     load_weights(encoder, pick(pretrained.tensors, "encoder"), "encoder")
-    classifier = Classifier(encoder, len(classes)).to(device)
+    classifier = Classifier(encoder, len(classes), generator).to(device)
     logger.info("%d labelled cells, %d classes on %s", len(cells.train_rows), len(classes), device)
     return CellTypes(
         classifier,

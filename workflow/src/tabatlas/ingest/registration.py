@@ -71,7 +71,10 @@ def pair_sources(paths: Sequence[Path], facts: Sequence[Path]) -> list[Source]:
 
 
 def digest_sources(sources: Sequence[Source], normalized: bool) -> str:
-    """sha256 of all that an experiment is made from: it names the experiment's place."""
+    """sha256 of all that an experiment is made from: it names the experiment's place.
+
+    A layout that changes needs a new `FORMAT`, or what stands there would be kept.
+    """
     digests = [[source.dataset_id, source.digest] for source in sources]
     return digest_json({"format": FORMAT, "normalized": normalized, "sources": digests})
 

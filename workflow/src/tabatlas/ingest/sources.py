@@ -51,8 +51,6 @@ def read_cells(source: Source, first_joinid: int) -> pd.DataFrame:
     with open_h5ad(source.path) as file:
         cells = read_elem(file["obs"])
     expect(source, "cells", len(cells), source.n_cells)
-    if DATASET_ID not in cells:
-        raise InputError(f"{source.path}: no obs column `{DATASET_ID}`. Run `normalize` again.")
     strangers = cells.loc[cells[DATASET_ID] != source.dataset_id, DATASET_ID]
     if len(strangers):
         raise InputError(

@@ -10,15 +10,16 @@ from tabatlas.simulate.programs import DAMAGE
 
 PERTURBATION = "perturbation"
 SECOND_TYPE = "cell_type_second"
+SECOND_PERTURBATION = "perturbation_second"
 IS_DOUBLET = "is_doublet"
 IS_DYING = "is_dying"
 LIBRARY_SCALE = "library_scale"
 
 DOUBLET_SHARE = 0.05
 DYING_SHARE = 0.04
-CONTROL_SHARE = 0.13
+CONTROL_SHARE = 0.12
 CELL_SPREAD = 0.4  # deviation of log depth between cells of one library
-TYPE_CONCENTRATION = 60.0  # of the Dirichlet around the mean frequencies, per donor
+TYPE_CONCENTRATION = 80.0  # of the Dirichlet around the mean frequencies, per donor
 
 # Modules that vary only within a part of the tree; all others vary in every cell.
 LINEAGES = {
@@ -73,10 +74,11 @@ def draw_second_cells(cells: pd.DataFrame, design: DatasetDesign, seed: int) -> 
     """The second cell of each doublet, in their order: like a random healthy one of its library."""
     rng = named_generator(seed, "second cells", design.name)
     healthy = ~(cells[IS_DOUBLET] | cells[IS_DYING])
-    partners = [
-        rng.choice(cells.index[healthy & (cells[BATCH] == batch)])
-        for batch in cells.loc[cells[IS_DOUBLET], BATCH]
-    ]
+    libraries = cells.loc[cells[IS_DOUBLET], BATCH].to_numpy()
+    partners = np.empty(len(libraries), dtype=int)
+    for batch in design.batches:
+        pool = np.flatnonzero(healthy & (cells[BATCH] == batch))
+        partners[libraries == batch] = rng.choice(pool, (libraries == batch).sum())
     second = cells.loc[partners].reset_index(drop=True)
     second[LIBRARY_SCALE] = design.depth * rng.lognormal(0, CELL_SPREAD, len(second))
     return second

@@ -10,6 +10,7 @@ from tabatlas.names import BATCH, CELL_TYPE, DONOR_ID
 from tabatlas.simulate.cells import (
     IS_DOUBLET,
     PERTURBATION,
+    SECOND_PERTURBATION,
     SECOND_TYPE,
     draw_activities,
     draw_cells,
@@ -24,6 +25,7 @@ from tabatlas.simulate.programs import (
     draw_batches,
     draw_cell_line,
     draw_cell_types,
+    draw_dispersions,
     draw_donors,
     draw_modules,
     draw_perturbations,
@@ -35,9 +37,9 @@ from tabatlas.simulate.settings import SimulateSettings
 class SimulatedDataset:
     """Counts (n, g) of the measured genes, and all that made them.
 
-    `cells` has a row per droplet; `genes` is indexed by symbol with `feature_id` and `base`;
-    `effects` and `modules` have a row per gene, `activities` (n, m) a row per droplet (of a
-    doublet: those of its first cell).
+    `cells` has a row per droplet. `genes`, indexed by symbol, has `feature_id`, `base` (mean log
+    expression) and `dispersion`. `effects` and `modules` have a row per gene, `activities` (n, m)
+    a row per droplet (of a doublet: those of its first cell).
     """
 
     design: DatasetDesign
@@ -53,9 +55,9 @@ def simulate_dataset(design: DatasetDesign, settings: SimulateSettings) -> Simul
     """Draw one dataset; equal settings give equal values."""
     seed = settings.seed
     genes = choose_genes(settings.n_genes, seed)
-    genes["base"] = draw_base(genes.index, seed)
-    if design.is_screen:
-        genes["base"] = draw_cell_line(genes["base"], seed)
+    blood = draw_base(genes.index, seed)
+    base = draw_cell_line(blood, seed) if design.is_screen else blood
+    genes = genes.assign(base=base, dispersion=draw_dispersions(genes.index, seed))
     effects = draw_effects(design, genes.index, seed)
     modules = draw_modules(genes.index, seed)
 
@@ -64,7 +66,7 @@ def simulate_dataset(design: DatasetDesign, settings: SimulateSettings) -> Simul
     droplets = pd.concat([cells, second], ignore_index=True)
     activities = draw_activities(droplets, modules.columns, design, seed)
     rng = named_generator(seed, "counts", design.name)
-    counts = draw_counts(droplets, genes["base"], effects, activities, modules, rng)
+    counts = draw_counts(droplets, genes, effects, activities, modules, rng)
     counts = merge_doublets(counts, cells, rng)
 
     measured = choose_measured(design, genes.index, seed)
@@ -92,7 +94,7 @@ def draw_effects(design: DatasetDesign, genes: pd.Index, seed: int) -> dict[str,
 
 def name_second_types(cells: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Add the type and the perturbation of each doublet's second cell; "" for single cells."""
-    columns = {SECOND_TYPE: CELL_TYPE, f"{PERTURBATION}_second": PERTURBATION}
+    columns = {SECOND_TYPE: CELL_TYPE, SECOND_PERTURBATION: PERTURBATION}
     named = {name: np.full(len(cells), "", dtype=object) for name in columns}
     for name, column in columns.items():
         named[name][cells[IS_DOUBLET]] = second[column]

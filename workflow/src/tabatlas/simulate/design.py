@@ -1,6 +1,7 @@
 """What the demo atlas holds: its datasets, cell types, donors and perturbations."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tabatlas.errors import UsageError
 from tabatlas.names import NOT_APPLICABLE, PERTURBATION_DELIMITER
@@ -27,8 +28,8 @@ class DatasetDesign:
     diseased: tuple[str, ...] = ()
     unmeasured: float = 0.0
     is_screen: bool = False
-    gene_names: str = "symbol"  # or "ensembl", "versioned ensembl"
-    counts_place: str = "X"  # or "layers", "raw"
+    gene_names: Literal["symbol", "ensembl", "versioned ensembl"] = "symbol"
+    counts_place: Literal["X", "layers", "raw"] = "X"
 
     @property
     def batches(self) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ DATASETS = {
         DatasetDesign(
             name="demo_a",
             collection="demo_ab",
-            share=0.25,
+            share=0.24,
             assay="10x 3' v2",
             depth=2000,
             n_batches=2,
@@ -57,7 +58,7 @@ DATASETS = {
         DatasetDesign(
             name="demo_b",
             collection="demo_ab",
-            share=0.20,
+            share=0.19,
             assay="10x 5' v2",
             depth=2800,
             n_batches=2,
@@ -69,7 +70,7 @@ DATASETS = {
         DatasetDesign(
             name="demo_c",
             collection="demo_c",
-            share=0.22,
+            share=0.21,
             assay="10x 3' v3",
             depth=3200,
             n_batches=3,
@@ -81,7 +82,7 @@ DATASETS = {
         DatasetDesign(
             name="demo_screen",
             collection="demo_screen",
-            share=0.33,
+            share=0.36,
             assay="10x 3' v3",
             depth=3800,
             n_batches=2,
@@ -141,11 +142,11 @@ class CellType:
 
 
 CELL_TYPES = {
-    "CD4-positive, alpha-beta T cell": CellType("CL:0000624", 0.34, 0.6),
+    "CD4-positive, alpha-beta T cell": CellType("CL:0000624", 0.33, 0.6),
     "CD8-positive, alpha-beta T cell": CellType("CL:0000625", 0.18, 0.6),
     "natural killer cell": CellType("CL:0000623", 0.10, 0.7),
     "B cell": CellType("CL:0000236", 0.12, 0.8),
-    "plasmablast": CellType("CL:0000980", 0.02, 0.4),
+    "plasmablast": CellType("CL:0000980", 0.03, 0.4),
     "classical monocyte": CellType("CL:0000860", 0.14, 1.2),
     "non-classical monocyte": CellType("CL:0000875", 0.06, 1.2),
     "conventional dendritic cell": CellType("CL:0000990", 0.04, 1.0),
@@ -158,7 +159,7 @@ BLOOD = ("blood", "UBERON:0000178")
 CELL_LINE = ("K-562", "CVCL_0004")
 
 SINGLES = tuple(TARGETS.split())
-# How a pair departs from the sum of its two effects.
+# How a pair departs from the sum of its two effects; which pair does how is our choice.
 INTERACTIONS = {
     ("AHR", "KLF1"): "additive",
     ("BAK1", "CDKN1C"): "additive",

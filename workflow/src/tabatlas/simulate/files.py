@@ -99,8 +99,11 @@ def build_truth(dataset: SimulatedDataset, source: ad.AnnData) -> ad.AnnData:
 
     varm: log fold changes of each program, genes × effects; obsm: activity of each module.
     """
+    cells = dataset.cells.copy()
+    texts = list(cells.select_dtypes(object))
+    cells[texts] = cells[texts].astype("category")
     truth = ad.AnnData(
-        obs=dataset.cells.set_index(source.obs_names),
+        obs=cells.set_index(source.obs_names),
         var=dataset.genes.rename_axis(names.FEATURE_NAME).reset_index().set_index(source.var_names),
         uns={"collection_id": dataset.design.collection},
     )

@@ -7,12 +7,11 @@ import scipy.sparse as sp
 from tabatlas.simulate.cells import IS_DOUBLET, LIBRARY_SCALE
 
 BLOCK = 1000  # cells whose dense rates are held at once; it takes part in the order of the draws
-DISPERSION = 0.15  # typical squared coefficient of variation beyond Poisson and the modules
 
 
 def draw_counts(
     cells: pd.DataFrame,
-    base: pd.Series,
+    genes: pd.DataFrame,
     effects: dict[str, pd.DataFrame],
     activities: np.ndarray,
     modules: pd.DataFrame,
@@ -20,15 +19,17 @@ def draw_counts(
 ) -> sp.csr_matrix:
     """Gamma-Poisson counts (n, g).
 
-    The log rate is `base` (g,) plus the column of each of `effects` that a cell's value in the
-    column of that name chooses, plus `activities` (n, m) × `modules` (g, m); rates are scaled to
-    the cell's `library_scale`.
+    The log rate is the gene's `base`, plus the column of each of `effects` that a cell's value in
+    the column of that name chooses, plus `activities` (n, m) × `modules` (g, m); rates are scaled
+    to the cell's `library_scale` and vary by the gene's `dispersion`.
     """
-    shape = 1 / (DISPERSION * rng.lognormal(0, 0.5, len(base)))
+    shape = 1 / genes["dispersion"].to_numpy()
     blocks = []
     for start in range(0, len(cells), BLOCK):
         block = cells.iloc[start : start + BLOCK]
-        log_rate = base.to_numpy() + activities[start : start + BLOCK] @ modules.to_numpy().T
+        log_rate = (
+            genes["base"].to_numpy() + activities[start : start + BLOCK] @ modules.to_numpy().T
+        )
         for column, effect in effects.items():
             log_rate += effect.to_numpy().T[effect.columns.get_indexer(block[column])]
         rate = np.exp(log_rate)
@@ -56,4 +57,5 @@ def merge_doublets(
         row = slice(merged.indptr[place], merged.indptr[place + 1])
         merged.data[row] = rng.binomial(merged.data[row].astype(np.int64), share)
     merged.eliminate_zeros()
+    merged.sort_indices()
     return merged

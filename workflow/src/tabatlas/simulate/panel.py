@@ -22,7 +22,7 @@ def choose_genes(n_genes: int, seed: int) -> pd.DataFrame:
     coding = table[clear & (table[FEATURE_TYPE] == PROTEIN_CODING)].set_index(FEATURE_NAME)
     is_named = coding.index.isin(list_named_genes())
     others = np.flatnonzero(~is_named)
-    rng = named_generator(seed, "panel", str(n_genes))
+    rng = named_generator(seed, "panel")
     drawn = rng.choice(others, n_genes - is_named.sum(), replace=False)
     rows = np.sort(np.concatenate([np.flatnonzero(is_named), drawn]))
     return coding.iloc[rows][[FEATURE_ID]]

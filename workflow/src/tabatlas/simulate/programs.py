@@ -22,7 +22,9 @@ N_BROAD_MODULES = 4
 NARROW, BROAD = 0.08, 0.25  # shares of the genes in a named and in a broad module
 DAMAGE = "damage"  # of a dying cell: the cytoplasm leaks, the mitochondria stay
 MAX_MODULE_SPREAD = 0.85  # deviation of log expression by all modules together
-MAX_BASE = 3.0
+MAX_BASE = 3.0  # of mean log expression, where the median gene has 0
+DISPERSION = 0.15  # typical squared coefficient of variation beyond Poisson and the modules
+# Deviation, over genes, of the log fold change of a dataset, a library, a donor, the cell line.
 DATASET_SPREAD = 0.25
 LIBRARY_SPREAD = 0.15
 DONOR_SPREAD = 0.10
@@ -41,6 +43,12 @@ def draw_base(genes: pd.Index, seed: int) -> pd.Series:
         symbols = markers.split()
         base[symbols] = rng.normal(-0.5, 0.8, len(symbols))
     return base.clip(upper=MAX_BASE)
+
+
+def draw_dispersions(genes: pd.Index, seed: int) -> pd.Series:
+    """Squared coefficient of variation of each gene that no program explains."""
+    rng = named_generator(seed, "dispersion")
+    return pd.Series(DISPERSION * rng.lognormal(0, 0.5, len(genes)), genes)
 
 
 def draw_cell_types(genes: pd.Index, seed: int) -> pd.DataFrame:

@@ -16,5 +16,5 @@ class SimulateSettings(StageSettings):
         2000,
         ge=800,
         le=15_000,
-        description="Protein-coding genes; about 600 are named in `markers.py`, the rest drawn.",
+        description="Protein-coding genes; about 500 are named in `markers.py`, the rest drawn.",
     )

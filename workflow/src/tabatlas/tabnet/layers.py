@@ -78,16 +78,8 @@ def draw_glu_linears(
 
 
 def draw_linear(n_inputs: int, n_outputs: int, generator: torch.Generator) -> nn.Linear:
-    """A linear map without bias."""
+    """A linear map without bias, its weights normal with variance 1 / inputs."""
     # torch's own initialization would draw from the global generator.
     linear = nn.utils.skip_init(nn.Linear, n_inputs, n_outputs, bias=False)
     nn.init.normal_(linear.weight, std=n_inputs**-0.5, generator=generator)
-    return linear
-
-
-def build_output(n_inputs: int, n_outputs: int) -> nn.Linear:
-    """A linear map that starts at zero: training begins at the trivial prediction."""
-    linear = nn.utils.skip_init(nn.Linear, n_inputs, n_outputs)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
     return linear

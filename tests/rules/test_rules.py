@@ -1,0 +1,204 @@
+"""The workflow itself, on a tiny atlas that is built once."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"n_d": 4, "n_a": 4, "n_steps": 1, "n_shared": 1, "n_independent": 1}
+TRAINING = {"epochs": 1, "threads": 1}
+TINY = {
+    "atlas": "tiny",
+    "datasets": [
+        {"dataset_id": "one", "path": "simulate:demo_a"},
+        {"dataset_id": "two", "path": "simulate:demo_c"},
+    ],
+    "simulate": {"n_cells": 600, "n_genes": 800},
+    "pretrain": TRAINING | {"architecture": SMALL},
+    "finetune": TRAINING,
+}
+PER_DATASET = {"fetch", "qc", "normalize"}
+AFTER_INGEST = {"split", "pack", "pretrain", "finetune", "bundle", "report"}
+INGEST = {"register", "append", "seal"}
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """A folder in which the workflow runs."""
+
+    path: Path
+
+    def snakemake(self, *arguments, package=None, check=True):
+        """Run snakemake there, with the package of this checkout or of `package`."""
+        environment = os.environ | {"PYTHONPATH": str(package or ROOT / "workflow" / "src")}
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", *arguments],
+            cwd=self.path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=check,
+        )
+
+    def configure(self, **changes):
+        """Write the tiny atlas's configuration with other values for some sections."""
+        config = {key: value for key, value in TINY.items()}
+        for key, value in changes.items():
+            whole = not isinstance(value, dict)
+            config[key] = value if whole else config.get(key, {}) | value
+        path = self.path / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return "--configfile", str(path)
+
+    def plan(self, *arguments, package=None):
+        """Rules that a dry run would execute, without those that only write settings."""
+        done = self.snakemake("--cores", "1", "-n", "--quiet", "rules", *arguments, package=package)
+        rows = re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, re.MULTILINE)
+        return set(rows) - {"all", "total", "settings", "dataset_settings"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The tiny atlas, built to its report."""
+    workdir = Workdir(tmp_path_factory.mktemp("atlas"))
+    workdir.snakemake("--cores", "2", *workdir.configure())
+    return workdir
+
+
+def test_the_tiny_atlas_ends_at_its_report(built):
+    page = built.path / "results" / "tiny" / "report" / "index.html"
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    bundle = json.loads((built.path / "results" / "tiny" / "bundle" / "bundle.json").read_text())
+    assert (page.parents[1] / "bundle" / bundle["path"] / "SHA256SUMS").is_file()
+
+
+def test_a_second_run_has_nothing_to_do(built):
+    assert built.plan(*built.configure()) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"report": {"title": "Another"}}, {"report"}),
+        ({"bundle": {"version": "0.2.0"}}, {"bundle", "report"}),
+        ({"finetune": {"learning_rate": 0.001}}, {"finetune", "bundle", "report"}),
+        ({"pretrain": {"epochs": 2}}, {"pretrain", "finetune", "bundle", "report"}),
+        ({"split": {"seed": 1}}, AFTER_INGEST),
+        ({"qc": {"min_counts": 2}}, {"qc", "normalize"} | INGEST | AFTER_INGEST),
+        ({"fetch": {"min_mapped_genes": 0.2}}, PER_DATASET | INGEST | AFTER_INGEST),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_changed_knob_reruns_its_stage_and_what_follows(built, change, wanted):
+    assert built.plan(*built.configure(**change)) == wanted
+
+
+def test_a_changed_dataset_row_reruns_that_dataset_only(built):
+    rows = [TINY["datasets"][0], TINY["datasets"][1] | {"collection": "other"}]
+    done = built.snakemake("--cores", "1", "-n", *built.configure(datasets=rows))
+    fetched = re.findall(r"output: results/tiny/fetch/(\w+).h5ad", done.stdout + done.stderr)
+    assert fetched == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("edited", "wanted"),
+    [
+        ("report/wording.py", {"report"}),
+        ("finetune/calibrate.py", {"finetune", "bundle", "report"}),
+        # A library: the stages that use it, and what follows.
+        ("tabnet/decoder.py", {"pretrain", "finetune", "bundle", "report"}),
+        ("qc/judge.py", {"qc", "normalize"} | INGEST | AFTER_INGEST),
+        ("cli.py", set()),
+    ],
+)
+def test_an_edit_of_code_reruns_what_uses_it_and_what_follows(built, tmp_path, edited, wanted):
+    package = tmp_path / "src"
+    shutil.copytree(ROOT / "workflow" / "src", package)
+    with open(package / "tabatlas" / edited, "a") as file:
+        file.write("\n# edited\n")
+    # Resources are found beside the package's folder, as in a checkout.
+    assert built.plan(*built.configure(), package=package) == wanted
+
+
+def test_the_embedded_demo_is_the_default(tmp_path):
+    done = Workdir(tmp_path).snakemake("--cores", "1", "-n")
+    assert "results/demo/report/index.html" in done.stdout + done.stderr
+    assert not list(tmp_path.glob("results/**/*.json"))
+
+
+def test_no_value_of_the_demo_reaches_another_atlas(tmp_path):
+    demo = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    assert demo["split"]["test_fraction"] != 0.2
+    workdir = Workdir(tmp_path)
+    minimal = {"atlas": "other", "datasets": TINY["datasets"]}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(minimal))
+    done = workdir.snakemake(
+        "--cores", "1", "--configfile", "other.yaml", "results/other/settings/split.json"
+    )
+    assert "demo" not in (done.stdout + done.stderr).replace("simulate:demo", "")
+    written = json.loads((tmp_path / "results/other/settings/split.json").read_text())
+    assert written["test_fraction"] == 0.2
+
+
+def test_a_wrong_config_ends_in_one_message_and_code_2(tmp_path):
+    workdir = Workdir(tmp_path)
+    done = workdir.snakemake("-n", *workdir.configure(pretrain={"epohcs": 3}), check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 2
+    assert "`pretrain.epohcs` is not a known key; did you mean `epochs`?" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("name", ["../x", "/abs", "a;touch hacked", "a b", "-rf", "x" * 300])
+def test_a_dataset_id_that_is_no_plain_name_is_refused(tmp_path, name):
+    workdir = Workdir(tmp_path)
+    rows = [{"dataset_id": name, "path": "simulate:demo_a"}]
+    done = workdir.snakemake("-n", *workdir.configure(datasets=rows), check=False)
+    assert done.returncode == 2
+    assert "dataset_id" in done.stderr
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_names_of_files_that_look_like_shell_code_stay_names(tmp_path):
+    workdir = Workdir(tmp_path)
+    rows = [{"dataset_id": "a", "path": "x $(touch hacked);touch hacked2 'q.h5ad"}]
+    (tmp_path / rows[0]["path"]).write_bytes(b"no h5ad")
+    done = workdir.snakemake(
+        "--cores", "1", *workdir.configure(datasets=rows), "results/tiny/fetch/a.h5ad", check=False
+    )
+    assert "not a readable h5ad" in done.stdout + done.stderr
+    assert not (tmp_path / "hacked").exists()
+    assert not (tmp_path / "hacked2").exists()
+    assert not (tmp_path / "results/tiny/fetch/a.h5ad").exists()
+
+
+def test_a_dry_run_imports_neither_torch_nor_scanpy(tmp_path):
+    blocked = tmp_path / "blocked"
+    for name in ("torch", "scanpy", "tiledbsoma", "anndata"):
+        (blocked / name).mkdir(parents=True)
+        (blocked / name / "__init__.py").write_text("raise ImportError('too slow for a dry run')")
+    package = f"{blocked}{os.pathsep}{ROOT / 'workflow' / 'src'}"
+    workdir = Workdir(tmp_path)
+    done = workdir.snakemake("--cores", "1", "-n", *workdir.configure(), package=package)
+    assert "too slow" not in done.stdout + done.stderr
+
+
+def test_every_rule_that_computes_says_what_it_needs():
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        if path.name == "common.smk":
+            continue
+        for rule in path.read_text().split("\nrule ")[1:]:
+            for part in ("log:", "benchmark:", "conda:", "resources:", "mem_mb", "runtime"):
+                assert part in rule, f"{path.name}: {rule.split(':')[0]} lacks {part}"
+            assert not re.search(r"\b(run|message):", rule)
+            # Snakemake pastes values into shell code; `:q` quotes them.
+            command = rule.split("shell:")[1]
+            assert not re.search(r"\{[^}]*(?<!:q)\}", command)
