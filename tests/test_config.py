@@ -43,11 +43,13 @@ def explain(values: dict[str, object]) -> str:
 
 
 def test_config_yaml_is_generated() -> None:
-    assert (CONFIG / "config.yaml").read_text() == write_yaml(), "run `tabatlas config`"
+    assert (CONFIG / "config.yaml").read_text() == write_yaml(), "run `tabatlas config > …`"
 
 
 def test_schema_is_generated() -> None:
-    assert (CONFIG / "config.schema.json").read_text() == write_schema(), "run `tabatlas config`"
+    assert (CONFIG / "config.schema.json").read_text() == write_schema(), (
+        "run `tabatlas config --schema > …`"
+    )
 
 
 def test_config_yaml_holds_every_default() -> None:

@@ -50,7 +50,7 @@ class Workdir:
 
     def configure(self, **changes):
         """Write the tiny atlas's configuration with other values for some sections."""
-        config = {key: value for key, value in TINY.items()}
+        config = dict(TINY)
         for key, value in changes.items():
             whole = not isinstance(value, dict)
             config[key] = value if whole else config.get(key, {}) | value

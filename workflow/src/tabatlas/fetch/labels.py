@@ -8,7 +8,7 @@ import pandas as pd
 
 from tabatlas import names
 from tabatlas.errors import ConfigError, InputError
-from tabatlas.fetch.settings import Constant, DatasetRow, FetchSettings
+from tabatlas.fetch.settings import Column, Constant, DatasetRow, FetchSettings
 from tabatlas.ontology import ids_by_label, judge_term, name_term
 
 # What files write where they mean "no value".
@@ -46,7 +46,7 @@ def standardize_cells(obs: pd.DataFrame, row: DatasetRow, settings: FetchSetting
 
 def read_column(obs: pd.DataFrame, row: DatasetRow, key: str, default: str) -> np.ndarray:
     """Values of one column as text (n,): the one that the row names, else `default`."""
-    named: str | Constant | None = getattr(row, key)
+    named: Column = getattr(row, key)
     if isinstance(named, Constant):
         return np.full(len(obs), named.constant, dtype=object)
     if named is not None and named not in obs:
