@@ -43,13 +43,13 @@ def explain(values: dict[str, object]) -> str:
 
 
 def test_config_yaml_is_generated() -> None:
-    assert (CONFIG / "config.yaml").read_text() == write_yaml(), "run `tabatlas config > …`"
+    written = (CONFIG / "config.yaml").read_text()
+    assert written == write_yaml(), "run `tabatlas config > config/config.yaml`"
 
 
 def test_schema_is_generated() -> None:
-    assert (CONFIG / "config.schema.json").read_text() == write_schema(), (
-        "run `tabatlas config --schema > …`"
-    )
+    written = (CONFIG / "config.schema.json").read_text()
+    assert written == write_schema(), "run `tabatlas config --schema > config/config.schema.json`"
 
 
 def test_config_yaml_holds_every_default() -> None:
@@ -148,11 +148,11 @@ def test_missing_dataset_table_is_named() -> None:
     assert "none.tsv: not a readable" in explain({"atlas": "mine", "datasets": "none.tsv"})
 
 
-@pytest.mark.parametrize("other", ["a", "A"])
-def test_two_datasets_with_one_name_are_an_error(other: str) -> None:
-    message = explain(config(ROW, {**ROW, "dataset_id": other}))
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "A"), ("Ab", "aB")])
+def test_two_datasets_with_one_name_are_an_error(names: tuple[str, str]) -> None:
+    message = explain(config(*({**ROW, "dataset_id": name} for name in names)))
     assert "name the same files" in message
-    assert f"`{other}`" in message
+    assert all(f"`{name}`" in message for name in names)
 
 
 WRONG_NAMES = {

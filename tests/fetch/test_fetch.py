@@ -274,8 +274,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
     """A server of the test's folder; gives the URL of a name in it."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield lambda name: f"http://127.0.0.1:{server.server_port}/{name}"

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tabatlas.errors import CountsError, InputError
@@ -20,6 +21,10 @@ def raise_bug() -> None:
     raise ZeroDivisionError
 
 
+def fill_memory() -> None:
+    np.empty(1 << 60, dtype=np.int8)
+
+
 def fill_disk(path: Path) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
@@ -31,6 +36,8 @@ def test_value_comes_from_another_process() -> None:
 def test_errors_of_the_user_come_through(tmp_path: Path) -> None:
     with pytest.raises(CountsError, match=r"^no counts$"):
         call_isolated("a.h5ad", 60, raise_counts_error)
+    with pytest.raises(MemoryError, match="Unable to allocate"):
+        call_isolated("a.h5ad", 60, fill_memory)
     with pytest.raises(OSError, match=r"No space left on device: .*x'") as caught:
         call_isolated("a.h5ad", 60, fill_disk, tmp_path / "x")
     assert caught.value.errno == errno.ENOSPC

@@ -75,7 +75,7 @@ def built(tmp_path_factory):
 
 def test_the_tiny_atlas_ends_at_its_report(built):
     page = built.path / "results" / "tiny" / "report" / "index.html"
-    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert page.read_text().startswith("<!doctype html>")
     bundle = json.loads((built.path / "results" / "tiny" / "bundle" / "bundle.json").read_text())
     assert (page.parents[1] / "bundle" / bundle["path"] / "SHA256SUMS").is_file()
 
@@ -120,11 +120,11 @@ def test_a_changed_dataset_row_reruns_that_dataset_only(built):
     ],
 )
 def test_an_edit_of_code_reruns_what_uses_it_and_what_follows(built, tmp_path, edited, wanted):
-    package = tmp_path / "src"
+    package = tmp_path / "workflow" / "src"
     shutil.copytree(ROOT / "workflow" / "src", package)
+    shutil.copytree(ROOT / "resources", tmp_path / "resources")
     with open(package / "tabatlas" / edited, "a") as file:
         file.write("\n# edited\n")
-    # Resources are found beside the package's folder, as in a checkout.
     assert built.plan(*built.configure(), package=package) == wanted
 
 
@@ -141,7 +141,7 @@ def test_no_value_of_the_demo_reaches_another_atlas(tmp_path):
     minimal = {"atlas": "other", "datasets": TINY["datasets"]}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(minimal))
     done = workdir.snakemake(
-        "--cores", "1", "--configfile", "other.yaml", "results/other/settings/split.json"
+        "results/other/settings/split.json", "--cores", "1", "--configfile", "other.yaml"
     )
     assert "demo" not in (done.stdout + done.stderr).replace("simulate:demo", "")
     written = json.loads((tmp_path / "results/other/settings/split.json").read_text())
@@ -172,7 +172,7 @@ def test_names_of_files_that_look_like_shell_code_stay_names(tmp_path):
     rows = [{"dataset_id": "a", "path": "x $(touch hacked);touch hacked2 'q.h5ad"}]
     (tmp_path / rows[0]["path"]).write_bytes(b"no h5ad")
     done = workdir.snakemake(
-        "--cores", "1", *workdir.configure(datasets=rows), "results/tiny/fetch/a.h5ad", check=False
+        "results/tiny/fetch/a.h5ad", "--cores", "1", *workdir.configure(datasets=rows), check=False
     )
     assert "not a readable h5ad" in done.stdout + done.stderr
     assert not (tmp_path / "hacked").exists()
@@ -193,7 +193,7 @@ def test_a_dry_run_imports_neither_torch_nor_scanpy(tmp_path):
 
 def test_every_rule_that_computes_says_what_it_needs():
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
-        if path.name == "common.smk":
+        if path.name in ("common.smk", "settings.smk"):
             continue
         for rule in path.read_text().split("\nrule ")[1:]:
             for part in ("log:", "benchmark:", "conda:", "resources:", "mem_mb", "runtime"):

@@ -24,9 +24,9 @@ rule bundle:
     params:
         code=stage_digest("bundle"),
         atlas=ATLAS,
-        encoder=f"{RESULTS}/pretrain",
-        classifier=f"{RESULTS}/finetune",
-        bundles=f"{RESULTS}/bundle",
+        encoder=encoder_folder,
+        classifier=classifier_folder,
+        bundles=bundle_folder,
     shell:
         "tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
         " --manifest {input.manifest:q} --proof {input.proof:q} --encoder {params.encoder:q}"

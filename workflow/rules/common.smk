@@ -1,11 +1,10 @@
-# Settings, digests and input functions.
-# in:  the configuration
-# out: results/<atlas>/settings/<stage>.json, one per stage, so that a changed knob reruns its stage
+# The configuration, names of folders, and input functions.
 
 import json
+import re
 import sys
 
-from tabatlas.config import load_config
+from tabatlas.config import check_keys, load_config
 from tabatlas.errors import TabatlasError
 from tabatlas.provenance import stage_digest
 
@@ -16,6 +15,8 @@ if not workflow.config_settings.configfiles:
 
 
 try:
+    for path in workflow.configfiles:
+        check_keys(path)
     CONFIG, DATASETS = load_config(config)
 except TabatlasError as error:
     sys.stderr.write(f"tabatlas: error: {error}\n")
@@ -49,7 +50,7 @@ MODEL_STAGES = (
 
 
 wildcard_constraints:
-    dataset="|".join(DATASETS),
+    dataset="|".join(map(re.escape, DATASETS)),
     stage="[a-z]+",
 
 
@@ -61,7 +62,7 @@ localrules:
 
 def for_all(pattern):
     """One path per dataset."""
-    return expand(RESULTS + "/" + pattern, dataset=DATASETS)
+    return expand(f"{RESULTS}/{pattern}", dataset=DATASETS)
 
 
 def stage_json(wildcards):
@@ -82,24 +83,36 @@ def source_file(wildcards):
     return [] if row.is_remote else row.path
 
 
+def folder_of(path):
+    """The folder of a path, as the commands take it."""
+    return path.rpartition("/")[0]
+
+
+def model_folder(wildcards, output):
+    """Where a training writes its model."""
+    return folder_of(output[0])
+
+
+def encoder_folder(wildcards, input):
+    """Where the pretrained encoder is."""
+    return folder_of(input.encoder[0])
+
+
+def classifier_folder(wildcards, input):
+    """Where the classifier is."""
+    return folder_of(input.classifier[0])
+
+
+def bundle_folder(wildcards, output):
+    """Where bundles of all versions stand, beside the file that names the current one."""
+    return folder_of(output.facts)
+
+
+def soma_folder(wildcards, output):
+    """Where experiments stand, beside the file that names the current one."""
+    return f"{folder_of(output.registry)}/soma"
+
+
 def input_mb(wildcards, input, attempt):
     """Memory: a matrix is held decompressed, twice, beside the libraries."""
     return int((1500 + 10 * input.size_mb) * attempt)
-
-
-rule settings:
-    output:
-        f"{RESULTS}/settings/{{stage}}.json",
-    params:
-        json=stage_json,
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q}"
-
-
-rule dataset_settings:
-    output:
-        f"{RESULTS}/settings/fetch/{{dataset}}.json",
-    params:
-        json=dataset_json,
-    shell:
-        "printf '%s\\n' {params.json:q} > {output:q}"

@@ -25,7 +25,6 @@ DAMAGE = (
     AttributeError,
     IORegistryError,
     LookupError,
-    MemoryError,
     OSError,
     RuntimeError,
     TypeError,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tabatlas.errors import ConfigError, GeneMismatchError
 from tabatlas.names import FEATURE_ID, FEATURE_NAME, FEATURE_TYPE, PROTEIN_CODING
-from tabatlas.provenance import PACKAGE
+from tabatlas.provenance import find_resources
 
 TABLES = {
     "Homo sapiens": "genes_homo_sapiens.csv.gz",
@@ -36,12 +36,6 @@ class GeneMapping:
         return int((self.feature_id != "").sum())
 
 
-def resource_path(name: str) -> Path:
-    """Path of a file of `resources/`, in a checkout or in an installed wheel."""
-    installed = PACKAGE / "resources" / name
-    return installed if installed.exists() else PACKAGE.parents[2] / "resources" / name
-
-
 @functools.cache
 def load_gene_table(organism: str) -> pd.DataFrame:
     """The GENCODE genes of an organism in genome order.
@@ -52,7 +46,7 @@ def load_gene_table(organism: str) -> pd.DataFrame:
     if organism not in TABLES:
         raise ConfigError(f"organism `{organism}`: choose one of {', '.join(TABLES)}.")
     table = pd.read_csv(
-        resource_path(TABLES[organism]),
+        find_resources() / TABLES[organism],
         names=[FEATURE_ID, FEATURE_NAME, "version", "length", FEATURE_TYPE],
         usecols=[FEATURE_ID, FEATURE_NAME, FEATURE_TYPE],
         dtype=str,

@@ -91,9 +91,19 @@ def stage_digest(stage: str) -> str:
     Snakemake does not see edits inside an installed package; this makes them a parameter.
     """
     digest = hashlib.sha256()
-    for path in stage_sources(stage):
+    sources = stage_sources(stage)
+    for path in sources:
         digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes() + b"\0")
+    if PACKAGE / "genes.py" in sources:
+        for path in sorted(find_resources().glob("*.gz")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def find_resources() -> Path:
+    """The folder of tables that come with the package, in an installed wheel or in a checkout."""
+    installed = PACKAGE / "resources"
+    return installed if installed.exists() else PACKAGE.parents[2] / "resources"
 
 
 def stage_sources(stage: str) -> list[Path]:

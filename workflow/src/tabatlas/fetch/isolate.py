@@ -44,7 +44,7 @@ def send_outcome(
     """Send the value of a call, or the error that the user is to hear of."""
     try:
         outcome = function(*arguments), None
-    except (TabatlasError, OSError) as error:
+    except (TabatlasError, OSError, MemoryError) as error:
         outcome = None, error
     sender.send(outcome)
 
