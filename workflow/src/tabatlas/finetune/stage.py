@@ -92,7 +92,6 @@ def run(
         "best_epoch": progress.best_epoch,
         "early_stop_unit": read_json(proof)["validation_unit"],
         "n_unseen_test_cells": count_unseen(found, source.cells),
-        "notes": read_json(proof)["notes"],
     }
     write_predictions(found, source.cells, classes, temperature, model)
     write_classifier(task, pretrained, classes, temperature, progress, scores, model)

@@ -73,7 +73,10 @@ def size_part(cells: pd.DataFrame) -> dict[str, int]:
 
 def note_units(units: Units) -> list[str]:
     """What a reader must know of a split that could not keep donors whole."""
-    notes = [f"test drawn by whole {units.test}", f"validation drawn by whole {units.validation}"]
-    if units.test in ("batches", "cells"):
-        notes.append("too few donors: test cells come from donors that also train")
-    return [note.replace("whole cells", "single cells, stratified by label") for note in notes]
+    words = {"batches": "whole batches", "cells": "single cells, stratified by label"}
+    notes = []
+    if units.test in words:
+        notes.append(f"test drawn by {words[units.test]}: its donors also train")
+    if units.validation in words:
+        notes.append(f"validation drawn by {words[units.validation]}: its donors also train")
+    return notes

@@ -92,7 +92,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def log_summary(summary: dict[str, Any], obs: pd.DataFrame) -> None:
     """Say how the cells were divided."""
     sizes = ", ".join(f"{part} {one['n_cells']}" for part, one in summary["parts"].items())
-    logger.info("cells: %s", sizes)
+    units = (summary["unit"], summary["validation_unit"])
+    logger.info("cells: %s; test drawn by %s, validation by %s", sizes, *units)
     for note in summary["notes"]:
         logger.info("%s", note)
     for part in (TRAIN, VALIDATION):

@@ -1,0 +1,62 @@
+"""Two real studies, from fetch to report by the same Snakefile."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tabatlas.provenance import read_json
+
+ROOT = Path(__file__).parents[2]
+DATA = os.environ.get("TABATLAS_DATA")
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(DATA is None, reason="TABATLAS_DATA names no folder of real cells"),
+]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The atlas of two studies, built in a folder in which `data` is the real cells."""
+    folder = tmp_path_factory.mktemp("two_studies")
+    (folder / "data").symlink_to(Path(DATA).resolve())
+    config = Path(__file__).with_name("two_studies.yaml")
+    snakefile = ROOT / "Snakefile"
+    command = ["-m", "snakemake", "-s", snakefile, "--cores", "2", "--configfile", config]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "src")}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "results" / "two_studies"
+
+
+def test_real_cells_reach_the_report(results):
+    page = (results / "report" / "index.html").read_text()
+    assert "two_studies@" in page
+    assert not re.search(r"""(src|href)=["']https?:""", page)
+
+
+def test_filtered_cells_pass_quality_control(results):
+    for dataset in ("pbmc3k", "kang_13type"):
+        facts = read_json(results / "qc" / f"{dataset}.json")
+        assert facts["n_kept"] >= 0.9 * facts["n_cells"]
+
+
+def test_types_of_one_study_are_found_in_the_other(results):
+    scores = read_json(results / "finetune" / "scores.json")
+    split = read_json(results / "split" / "split.json")
+    assert split["held_out_datasets"] == ["pbmc3k"]
+    assert scores["n_test_cells"] > 2500
+    assert scores["methods"]["tabnet"]["macro_f1"]["value"] > 0.6
+    per_class = {row["label"]: row["tabnet"]["f1"] for row in scores["per_class"]}
+    assert per_class["B cell"] > 0.9
+    assert per_class["natural killer cell"] > 0.7
+
+
+def test_hidden_genes_of_real_cells_are_predicted_better_than_by_their_mean(results):
+    assert read_json(results / "pretrain" / "scores.json")["ratio"] < 1
