@@ -12,7 +12,7 @@ from tabatlas.provenance import PACKAGE, imports_of
 LAYERS = (
     ("errors", "names"),
     ("settings", "provenance"),
-    ("genes", "counts", "ontology", "experiment"),
+    ("genes", "counts", "tables", "ontology", "experiment"),
     ("simulate",),
     ("fetch", "qc", "normalize", "ingest", "split"),
     ("stream", "tabnet"),

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 
+from small_atlas import N_GENES, UNMEASURED, make_atlas
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import GeneMismatchError, IntegrityError, ModelError
@@ -12,8 +13,6 @@ from tabatlas.pack.genes import choose_genes, rank_variable_genes
 from tabatlas.pack.settings import PackSettings
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.stream.packed import PackedSource
-
-from conftest import N_GENES, UNMEASURED, make_atlas  # isort: skip
 
 
 def read_all(atlas, part):

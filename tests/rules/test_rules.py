@@ -148,6 +148,20 @@ def test_no_value_of_the_demo_reaches_another_atlas(tmp_path):
     assert written["test_fraction"] == 0.2
 
 
+def test_another_atlas_by_option_alone_is_no_demo_with_another_name(tmp_path):
+    done = Workdir(tmp_path).snakemake("-n", "--config", "atlas=mine", check=False)
+    assert done.returncode == 2
+    assert "`datasets` is missing" in done.stderr
+
+
+def test_a_gene_list_is_an_input(built):
+    genes = built.path / "genes.txt"
+    genes.write_text("ENSG00000167286\nENSG00000010610\n")
+    change = built.configure(pack={"genes": str(genes)})
+    done = built.snakemake("--cores", "1", "-n", *change)
+    assert re.search(r"input:.*genes\.txt", done.stdout + done.stderr)
+
+
 def test_a_wrong_config_ends_in_one_message_and_code_2(tmp_path):
     workdir = Workdir(tmp_path)
     done = workdir.snakemake("-n", *workdir.configure(pretrain={"epohcs": 3}), check=False)

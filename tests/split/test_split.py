@@ -209,6 +209,17 @@ def test_cells_of_held_out_perturbations_train_nothing_and_controls_do():
     assert set(assigned.loc[controls, names.SPLIT]) == {"train"}
 
 
+def test_cells_of_a_tested_donor_in_a_screen_train_nothing():
+    strategy = np.where(np.arange(400) % 3 == 0, names.CONTROL, names.NO_PERTURBATIONS)
+    obs = make_obs(400, 10, **{names.PERTURBATION_STRATEGY: strategy})
+    assigned, units = assign(obs)
+    for part in ("test", "validation"):
+        donors = set(assigned.loc[assigned[names.SPLIT] == part, "donor"])
+        theirs = assigned[assigned["donor"].isin(donors)]
+        assert set(theirs[names.SPLIT]) == {part, "excluded"}
+    assert set(prove_disjoint(assigned, units).values()) == {0}
+
+
 def test_the_proof_counts_what_is_there(atlas):
     proof, cells = read_json(atlas.proof), pd.read_parquet(atlas.cells)
     assert set(proof["disjoint"].values()) == {0}

@@ -6,10 +6,11 @@ import sys
 
 from tabatlas.config import check_keys, load_config
 from tabatlas.errors import TabatlasError
+from tabatlas.names import MODEL_STAGES
 from tabatlas.provenance import stage_digest
 
 # Only where the command line names no config: no value of the demo may reach another atlas.
-if not workflow.config_settings.configfiles:
+if not workflow.config_settings.configfiles and not {"atlas", "datasets"} & set(config):
 
     configfile: workflow.source_path("../../config/demo.yaml")
 
@@ -35,18 +36,6 @@ MODEL_FILES = (
     "scores.json",
 )
 CLASSIFIER_FILES = ("labels.json", "calibration.json", "predictions.parquet")
-# Stages whose settings shape a model; `report` only shows it.
-MODEL_STAGES = (
-    "fetch",
-    "qc",
-    "normalize",
-    "ingest",
-    "split",
-    "pack",
-    "pretrain",
-    "finetune",
-    "bundle",
-)
 
 
 wildcard_constraints:
@@ -81,6 +70,11 @@ def source_file(wildcards):
     if row.simulated:
         return f"{RESULTS}/simulate/{row.simulated}.h5ad"
     return [] if row.is_remote else row.path
+
+
+def gene_list(genes):
+    """The file behind a list of genes, so that an edit of it reruns what uses it."""
+    return [] if genes in ("protein_coding", "all", "hvg") else genes
 
 
 def folder_of(path):

@@ -6,6 +6,7 @@ rule normalize:
     input:
         cells=f"{RESULTS}/qc/{{dataset}}.h5ad",
         settings=f"{RESULTS}/settings/normalize.json",
+        genes=gene_list(CONFIG.normalize.genes),
     output:
         normalized=f"{RESULTS}/normalize/{{dataset}}.h5ad",
         facts=f"{RESULTS}/normalize/{{dataset}}.json",

@@ -7,6 +7,7 @@ rule pack:
         manifest=f"{RESULTS}/ingest/manifest.json",
         split=f"{RESULTS}/split/cells.parquet",
         settings=f"{RESULTS}/settings/pack.json",
+        genes=gene_list(CONFIG.pack.genes),
     output:
         shards=directory(f"{RESULTS}/pack/shards"),
         pack=f"{RESULTS}/pack/manifest.json",

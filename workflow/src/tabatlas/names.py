@@ -17,6 +17,8 @@ STAGES = (
     "bundle",
     "report",
 )
+# What a model depends on; `report` only shows it.
+MODEL_STAGES = STAGES[1:-1]
 
 # obs, CELLxGENE schema 7.1
 OBS_ID = "obs_id"  # dataset id + ":" + barcode: the stable name of a cell
@@ -81,20 +83,3 @@ PERTURBATION_DELIMITER = " || "  # CELLxGENE schema 7.1
 CONTROL = "control"
 NO_PERTURBATIONS = "no perturbations"
 PROTEIN_CODING = "protein_coding"  # GENCODE
-
-CATEGORICAL_OBS = (
-    DATASET_ID,
-    COLLECTION_ID,
-    DONOR_ID,
-    BATCH,
-    CELL_TYPE,
-    CELL_TYPE_ID,
-    ASSAY,
-    ASSAY_ID,
-    DISEASE,
-    DISEASE_ID,
-    TISSUE,
-    TISSUE_ID,
-    PERTURBATION_ID,
-    PERTURBATION_STRATEGY,
-)

@@ -1,11 +1,13 @@
 """Put everything that makes up a model into one folder that can prove itself."""
 
+import importlib.metadata
 import logging
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
+from tabatlas import names
 from tabatlas.bundle.card import write_card
 from tabatlas.bundle.settings import BundleSettings
 from tabatlas.errors import IntegrityError
@@ -24,17 +26,7 @@ from tabatlas.train.model import CONFIG, GENES, WEIGHTS, read_model
 logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
-STAGES = (
-    "fetch",
-    "qc",
-    "normalize",
-    "ingest",
-    "split",
-    "pack",
-    "pretrain",
-    "finetune",
-    "bundle",
-)
+PACKAGES = ("anndata", "numpy", "pandas", "scanpy", "scikit-learn", "scipy", "tiledbsoma", "torch")
 
 
 def run(
@@ -59,9 +51,10 @@ def run(
         metrics["sources"] = dict(map(name_source, sources))
         write_json(metrics, folder / "metrics.json")
         for stage, values in knobs.items():
-            write_json(values, folder / "settings" / f"{stage}.json")
-        code = {stage: stage_digest(stage) for stage in STAGES}
-        write_json(code, folder / "code.json")
+            write_json(name_content(values), folder / "settings" / f"{stage}.json")
+        code = {stage: stage_digest(stage) for stage in names.MODEL_STAGES}
+        versions = find_versions()
+        write_json({"stages": code, "versions": versions}, folder / "code.json")
         version = f"{chosen.version}+{digest_json(digest_files(folder))[:12]}"
         name = chosen.name or atlas
         card = write_card(f"{name}@{version}", chosen, read_json(folder / CONFIG), metrics)
@@ -71,7 +64,7 @@ def run(
         place = put_in_place(folder, bundles / f"{name}@{version}")
     logger.info("%s", place)
     about = {"name": name, "version": version, "path": place.name, "files": files}
-    write_json(about | {"stages": code, "settings": knobs}, facts)
+    write_json(about | {"stages": code, "settings": knobs, "versions": versions}, facts)
 
 
 def copy_parts(encoder: Path, classifier: Path, folder: Path) -> None:
@@ -96,6 +89,20 @@ def gather_metrics(manifest: Path, proof: Path, encoder: Path, classifier: Path)
         "pretrain": read_json(encoder / "scores.json"),
         "finetune": read_json(classifier / "scores.json"),
     }
+
+
+def name_content(knobs: dict[str, Any]) -> dict[str, Any]:
+    """Settings without places: a gene list by its digest, and no URI of the experiment."""
+    named = {key: value for key, value in knobs.items() if key != "uri"}
+    genes = named.get("genes")
+    if genes is not None and Path(genes).is_file():
+        named["genes"] = f"sha256:{digest_file(Path(genes))}"
+    return named
+
+
+def find_versions() -> dict[str, str]:
+    """Installed versions of what computes."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def name_source(facts: Path) -> tuple[str, str]:

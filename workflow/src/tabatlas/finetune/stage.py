@@ -22,18 +22,19 @@ from tabatlas.provenance import digest_file, read_json, write_json
 from tabatlas.scores.baselines import predict_majority
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
+from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.train.checkpoint import load_weights, name_part, pick
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Progress, Trainer, key_run
 from tabatlas.train.model import (
+    CONFIG,
     WEIGHTS,
     Model,
     build_encoder,
     read_model,
     write_metrics,
     write_model,
-    write_table,
 )
 
 logger = logging.getLogger(__name__)
@@ -68,14 +69,15 @@ def run(
     classes = choose_classes(PackedSource(pack, "train").cells, chosen.min_class_cells)
     cells = select_cells(pack, classes, chosen)
     task = build_task(pretrained, classes, cells, chosen, device)
-    inputs = {"encoder": digest_file(encoder / WEIGHTS), "pack": cells.train.digest}
-    folder = checkpoints / key_run("finetune", chosen.model_dump(mode="json"), device, **inputs)
+    inputs = {name: digest_file(encoder / name) for name in (WEIGHTS, CONFIG)}
+    inputs["pack"] = cells.train.digest
+    folder = checkpoints / key_run("finetune", chosen.model_dump(mode="json"), device, inputs)
     progress = Trainer(task, cells.train, cells.train_rows, chosen, device, folder).run()
     temperature = calibrate_task(task, cells)
     rng = np.random.default_rng([chosen.seed, 0])
     logistic = fit_logistic(cells.train, cells.train_rows, len(classes), rng)
     with open_experiment(manifest) as experiment:
-        parts = pd.read_parquet(split)
+        parts = read_table(split, [names.JOINID, names.SPLIT, "donor"])
         tested = parts[parts[names.SPLIT] == TEST]
         source = SomaSource(
             experiment,
@@ -185,7 +187,7 @@ def write_predictions(
     """Write the test cells with their labels, predictions and confidence."""
     probability_nc = calibrate(found.logits_nc, temperature)
     labels = np.array([one.label for one in classes], dtype=object)
-    table = cells[[names.JOINID, names.CELL_TYPE, names.CELL_TYPE_ID]].assign(
+    table = cells[[names.OBS_ID, names.JOINID, names.CELL_TYPE, names.CELL_TYPE_ID]].assign(
         predicted=labels[probability_nc.argmax(axis=1)],
         confidence=probability_nc.max(axis=1).astype(np.float32),
         logistic_regression=labels[found.logistic_nc.argmax(axis=1)],

@@ -63,6 +63,8 @@ def choose_genes(
                 "Take it out, or put it into normalize.genes."
             )
         chosen = np.sort(positions[measured[positions]])
+    if not len(chosen):
+        raise GeneMismatchError(f"pack.genes: {settings.genes}: no dataset measured any of them.")
     if len(chosen) > np.iinfo(np.uint16).max:
         raise GeneMismatchError(
             f"pack.genes: {len(chosen)} genes; at most {np.iinfo(np.uint16).max} fit a pack. "

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 
 from tabatlas import names
+from tabatlas.errors import UsageError
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.pack.genes import GeneMoments, choose_genes, describe_genes, rank_variable_genes
 from tabatlas.pack.settings import PackSettings
 from tabatlas.pack.shards import read_shards, shuffle_cells, write_shard
 from tabatlas.provenance import digest_file, digest_json, write_json
 from tabatlas.stream.packed import FORMAT
+from tabatlas.tables import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ COLUMNS = (
     names.DISEASE,
     names.TOTAL_N,
 )
+PRESENCE = "presence.npy"
 HVG_SAMPLE = 50_000  # cells; variable genes do not change with more
 
 
@@ -40,14 +43,13 @@ def run(
 ) -> None:
     """Write shuffled CSR shards of the training genes, and the statistics of the genes."""
     chosen = PackSettings.read(settings)
-    shutil.rmtree(shards, ignore_errors=True)
-    shards.mkdir(parents=True)
+    clear_folder(shards)
     with open_experiment(manifest) as experiment:
         cells = read_cells(experiment, split)
         rng = np.random.default_rng([chosen.seed, 0])
         parts = {part: shuffle_cells(cells, part, rng) for part in (TRAIN, VALIDATION)}
         genes = select_genes(experiment, parts[TRAIN], chosen)
-        np.save(shards / "presence.npy", experiment.read_presence()[:, genes])
+        np.save(shards / PRESENCE, experiment.read_presence()[:, genes])
         write_parts(experiment, parts, genes, chosen.shard_cells, shards)
         about = {"experiment": experiment.digest, "organism": experiment.about["organism"]}
     files = {
@@ -63,9 +65,18 @@ def run(
     )
 
 
+def clear_folder(shards: Path) -> None:
+    """An empty folder in place of an older pack; whatever else stands there is not ours."""
+    if shards.exists():
+        if any(shards.iterdir()) and not (shards / PRESENCE).is_file():
+            raise UsageError(f"--shards {shards}: not empty and no pack. Name another folder.")
+        shutil.rmtree(shards)
+    shards.mkdir(parents=True)
+
+
 def read_cells(experiment: Experiment, split: Path) -> pd.DataFrame:
     """Every cell with its part; `dataset` is its row of the presence matrix."""
-    parts = pd.read_parquet(split, columns=[names.JOINID, names.SPLIT, "donor"])
+    parts = read_table(split, [names.JOINID, names.SPLIT, "donor"])
     cells = experiment.read_obs(COLUMNS).merge(parts, on=names.JOINID, validate="one_to_one")
     rows = {name: row for row, name in enumerate(experiment.dataset_ids)}
     cells["dataset"] = cells[names.DATASET_ID].astype(str).map(rows).astype(np.int64)

@@ -39,7 +39,7 @@ def run(
     train, validation = PackedSource(pack, "train"), PackedSource(pack, "validation")
     logger.info("%d cells × %d genes on %s", len(train), train.n_genes, device)
     task = build_task(chosen, train, validation, device)
-    key = key_run("pretrain", chosen.model_dump(mode="json"), device, pack=train.digest)
+    key = key_run("pretrain", chosen.model_dump(mode="json"), device, {"pack": train.digest})
     folder = checkpoints / key
     progress = Trainer(task, train, np.arange(len(train)), chosen, device, folder).run()
     write_json(score_pretraining(task, progress), model / "scores.json")

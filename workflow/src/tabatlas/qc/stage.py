@@ -4,8 +4,6 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
-
 from tabatlas.counts import read_counts, write_h5ad
 from tabatlas.names import (
     BATCH,
@@ -18,7 +16,7 @@ from tabatlas.names import (
     PCT_MT,
     TOTAL_COUNTS,
 )
-from tabatlas.provenance import atomic_path, write_json
+from tabatlas.provenance import write_json
 from tabatlas.qc.judge import judge_cells
 from tabatlas.qc.measure import measure_cells
 from tabatlas.qc.settings import QCSettings
@@ -28,6 +26,7 @@ from tabatlas.qc.summarize import (
     refuse_total_loss,
     summarize_samples,
 )
+from tabatlas.tables import write_table
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +58,8 @@ def run(
     kept = adata[judged[KEEP].to_numpy()].copy()
     kept.obs = kept.obs.join(judged[METRICS])
     write_h5ad(kept, cells)
-    write_table(judged, table)
+    write_table(judged.rename_axis(OBS_ID).reset_index(), table)
     write_json(about, facts)
-
-
-def write_table(judged: pd.DataFrame, path: Path) -> None:
-    """Write the table of all cells as parquet, atomically."""
-    with atomic_path(path) as temporary:
-        judged.rename_axis(OBS_ID).reset_index().to_parquet(temporary, index=False)
 
 
 def log_losses(facts: dict[str, Any]) -> None:

@@ -177,7 +177,6 @@ def summarize_test(scores: Table) -> Table:
         "confusion": confusion,
         "commonest_confusions": rank_confusions(**confusion),
         "reliability": scores.get("reliability") or [],
-        "notes": scores.get("notes") or [],
     }
 
 

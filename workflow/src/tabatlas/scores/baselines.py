@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 MAX_CELLS = 20_000  # dense 20k × 19k float32 is 1.5 GB
 CLIP = 10.0  # standard deviations, as scanpy.pp.scale clips
@@ -28,12 +29,15 @@ class LogisticBaseline:
     def __init__(self, cells: sp.csr_matrix, label_n: np.ndarray, n_classes: int) -> None:
         self.n_classes = n_classes
         self.scaler = StandardScaler().fit(cells.toarray())
-        self.model = LogisticRegression(C=0.1, max_iter=300).fit(self.scale(cells), label_n)
+        # The bits of BLAS depend on its number of threads, and a bundle's version on the bits.
+        with threadpool_limits(1):
+            self.model = LogisticRegression(C=0.1, max_iter=300).fit(self.scale(cells), label_n)
 
     def predict(self, cells: sp.csr_matrix) -> np.ndarray:
         """Class probabilities (n, c) of log1p(CP10k) cells; 0 for a class without training cell."""
         probability = np.zeros((cells.shape[0], self.n_classes), dtype=np.float32)
-        probability[:, self.model.classes_] = self.model.predict_proba(self.scale(cells))
+        with threadpool_limits(1):
+            probability[:, self.model.classes_] = self.model.predict_proba(self.scale(cells))
         return probability
 
     def scale(self, cells: sp.csr_matrix) -> np.ndarray:

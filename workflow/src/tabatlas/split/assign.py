@@ -12,6 +12,7 @@ from tabatlas.split.settings import SplitSettings
 TRAIN, VALIDATION, TEST = names.PARTS
 EXCLUDED = "excluded"
 HELD_OUT_FOLD = 0
+WHOLE_PEOPLE = ("donors", "datasets")
 # One donor of two is an honest test; a validation needs variety on the training side too.
 LEAST_TEST, LEAST_VALIDATION = 2, 3
 
@@ -42,12 +43,14 @@ def assign_parts(
     screened = obs[names.PERTURBATION_STRATEGY].astype(str) != names.NO_PERTURBATIONS
     drawn &= ~screened.to_numpy()
     test_unit = draw_test(assigned, groups, drawn, settings)
+    exclude_people(assigned, groups, TEST, test_unit)
     drawn &= (assigned[names.SPLIT] == TRAIN).to_numpy()
     rng = np.random.default_rng([settings.seed, 2])
     unit = draw_into(
         assigned, groups, drawn, VALIDATION, settings.validation_fraction, LEAST_VALIDATION, rng
     )
-    return assigned, Units(test_unit, unit)
+    exclude_people(assigned, groups, VALIDATION, unit)
+    return assigned.assign(group=groups), Units(test_unit, unit)
 
 
 def exclude_cells(assigned: pd.DataFrame, duplicates: np.ndarray, folds: pd.DataFrame) -> None:
@@ -56,6 +59,15 @@ def exclude_cells(assigned: pd.DataFrame, duplicates: np.ndarray, folds: pd.Data
     held_out = folds.loc[folds["fold"] == HELD_OUT_FOLD, names.PERTURBATION_ID]
     perturbed = assigned[names.PERTURBATION_ID].astype(str).isin(held_out)
     assigned.loc[perturbed, [names.SPLIT, "reason"]] = EXCLUDED, "held-out perturbation"
+
+
+def exclude_people(assigned: pd.DataFrame, groups: np.ndarray, part: str, unit: str) -> None:
+    """Leave out what else is there of the people of a part: cells of theirs in a screen, say."""
+    if unit not in WHOLE_PEOPLE:
+        return
+    parts = assigned[names.SPLIT].to_numpy()
+    also = np.isin(groups, groups[parts == part]) & (parts == TRAIN)
+    assigned.loc[also, [names.SPLIT, "reason"]] = EXCLUDED, f"donor of the {part}"
 
 
 def group_people(
@@ -76,15 +88,11 @@ def group_people(
 def draw_test(
     assigned: pd.DataFrame, groups: np.ndarray, drawn: np.ndarray, settings: SplitSettings
 ) -> str:
-    """Mark the test: the held-out datasets with everyone tied to them, else drawn donors."""
+    """Mark the test: the held-out datasets, else drawn donors; return the unit that was kept."""
     if settings.held_out_datasets:
         held_out = assigned[names.DATASET_ID].astype(str).isin(settings.held_out_datasets)
-        people = np.isin(groups, groups[held_out.to_numpy()])
-        kept = (assigned[names.SPLIT] == TRAIN).to_numpy()
-        assigned.loc[kept & people & held_out, names.SPLIT] = TEST
-        # A donor of a held-out dataset may also be in another one: there the cells are left out.
-        also = kept & people & ~held_out.to_numpy()
-        assigned.loc[also, [names.SPLIT, "reason"]] = EXCLUDED, "donor of a held-out dataset"
+        kept = assigned[names.SPLIT] == TRAIN
+        assigned.loc[kept & held_out, names.SPLIT] = TEST
         return "datasets"
     rng = np.random.default_rng([settings.seed, 0])
     return draw_into(assigned, groups, drawn, TEST, settings.test_fraction, LEAST_TEST, rng)
@@ -102,7 +110,7 @@ def draw_into(
     """Move about `fraction` of the cells `drawn` into `part`; return the unit that was kept."""
     rows = np.flatnonzero(drawn)
     if not len(rows) or fraction == 0:
-        return "cells"
+        return "none"
     cells = assigned.iloc[rows]
     batches = cells[names.DATASET_ID].astype(str) + "/" + cells[names.BATCH].astype(str)
     labels = cells[names.CELL_TYPE].astype(str).to_numpy()

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.split.assign import EXCLUDED, HELD_OUT_FOLD, TEST, TRAIN, VALIDATION, Units
+from tabatlas.split.assign import (
+    EXCLUDED,
+    HELD_OUT_FOLD,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    WHOLE_PEOPLE,
+    Units,
+)
 from tabatlas.split.settings import SplitSettings
 
 PARTS = (*names.PARTS, EXCLUDED)
@@ -18,21 +26,19 @@ def prove_disjoint(assigned: pd.DataFrame, units: Units) -> dict[str, int]:
     Every number is 0: a split that is not disjoint is our mistake and stops here.
     """
     found = {"cells": int(assigned[names.JOINID].duplicated().sum())}
-    screened = assigned[names.PERTURBATION_STRATEGY].astype(str) != names.NO_PERTURBATIONS
-    cells = assigned[~screened]
-    if units.test in ("donors", "datasets"):
-        found["donors_of_train_and_test"] = count_shared(cells, TRAIN, TEST)
-        found["donors_of_validation_and_test"] = count_shared(cells, VALIDATION, TEST)
-    if units.validation == "donors":
-        found["donors_of_train_and_validation"] = count_shared(cells, TRAIN, VALIDATION)
+    if units.test in WHOLE_PEOPLE:
+        found["donors_of_train_and_test"] = count_shared(assigned, TRAIN, TEST)
+        found["donors_of_validation_and_test"] = count_shared(assigned, VALIDATION, TEST)
+    if units.validation in WHOLE_PEOPLE:
+        found["donors_of_train_and_validation"] = count_shared(assigned, TRAIN, VALIDATION)
     assert not any(found.values()), f"the split is not disjoint: {found}"
     return found
 
 
 def count_shared(cells: pd.DataFrame, one: str, other: str) -> int:
-    """Number of donors with cells in both parts."""
-    donors = cells.groupby(names.SPLIT)["donor"].unique()
-    return len(np.intersect1d(donors.get(one, []), donors.get(other, [])))
+    """Number of groups of people (donors, and who is tied to them) with cells in both parts."""
+    people = cells.groupby(names.SPLIT)["group"].unique()
+    return len(np.intersect1d(people.get(one, []), people.get(other, [])))
 
 
 def summarize_parts(

@@ -10,12 +10,13 @@ import pandas as pd
 from tabatlas import names
 from tabatlas.errors import ConfigError, InputError
 from tabatlas.experiment import Experiment, open_experiment
-from tabatlas.provenance import atomic_path, write_json
+from tabatlas.provenance import write_json
 from tabatlas.split.assign import TRAIN, VALIDATION, assign_parts
 from tabatlas.split.duplicates import confirm_pairs, pair_barcodes
 from tabatlas.split.perturbations import fold_perturbations
 from tabatlas.split.prove import prove_disjoint, summarize_parts
 from tabatlas.split.settings import SplitSettings
+from tabatlas.tables import write_table
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def run(
     assigned, units = assign_parts(obs, duplicates, folds, chosen)
     summary = summarize_parts(assigned, units, chosen)
     summary |= {"experiment": digest, "disjoint": prove_disjoint(assigned, units)}
-    log_summary(summary, obs)
+    log_summary(summary)
+    check_parts(summary, obs)
     write_table(assigned[[names.JOINID, names.OBS_ID, names.SPLIT, "reason", "donor"]], cells)
     write_table(folds, perturbations)
     write_json(summary, proof)
@@ -83,22 +85,21 @@ def find_duplicates(experiment: Experiment, obs: pd.DataFrame) -> np.ndarray:
     )
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a parquet table atomically."""
-    with atomic_path(path) as temporary:
-        table.to_parquet(temporary, index=False)
-
-
-def log_summary(summary: dict[str, Any], obs: pd.DataFrame) -> None:
+def log_summary(summary: dict[str, Any]) -> None:
     """Say how the cells were divided."""
     sizes = ", ".join(f"{part} {one['n_cells']}" for part, one in summary["parts"].items())
     units = (summary["unit"], summary["validation_unit"])
     logger.info("cells: %s; test drawn by %s, validation by %s", sizes, *units)
     for note in summary["notes"]:
         logger.info("%s", note)
+
+
+def check_parts(summary: dict[str, Any], obs: pd.DataFrame) -> None:
+    """Raise `InputError` where nothing is left to train on or to validate with."""
     for part in (TRAIN, VALIDATION):
         if not summary["parts"][part]["n_cells"]:
             raise InputError(
-                f"no cell is left for {part}: {len(obs)} cells. Check split.held_out_datasets and "
-                "what qc dropped."
+                f"no cell is left for {part} of {len(obs)}: held-out datasets, perturbation "
+                "screens and what qc dropped do not count. Add an unperturbed dataset or check "
+                "split.held_out_datasets."
             )

@@ -12,6 +12,7 @@ import torch
 from tabatlas import names
 from tabatlas.errors import IntegrityError, ModelError
 from tabatlas.provenance import digest_file, read_json
+from tabatlas.stream.labels import encode_labels
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.order import order_minibatches
 
@@ -39,7 +40,7 @@ class PackedSource:
         about = read_manifest(manifest)
         self.folder = manifest.parent / about["folder"]
         self.digest: str = about["digest"]
-        verify_files(self.folder, about["files"])
+        verify_files(self.folder, about["files"], part)
         self.genes = pd.read_parquet(self.folder / "genes.parquet")
         self.presence = torch.from_numpy(np.load(self.folder / "presence.npy"))
         self.cells = pd.read_parquet(self.folder / part / "cells.parquet")
@@ -115,12 +116,6 @@ def spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())
 
 
-def encode_labels(cells: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """Class number of each cell, −1 where its label is none of `labels` (n,) int64."""
-    codes = pd.Categorical(cells[names.CELL_TYPE].astype(str), categories=list(labels)).codes
-    return codes.astype(np.int64)
-
-
 def open_shard(folder: Path) -> Shard:
     """Map the arrays of a shard; nothing is read before it is asked for."""
     return Shard(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS})
@@ -136,9 +131,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return about
 
 
-def verify_files(folder: Path, files: dict[str, str]) -> None:
-    """Compare every file of a pack with the digest that the manifest holds."""
+def verify_files(folder: Path, files: dict[str, str], part: str) -> None:
+    """Compare the files of a part, and those of all parts, with the digests of the manifest."""
     for name, digest in files.items():
+        if "/" in name and not name.startswith(f"{part}/"):
+            continue
         path = folder / name
         if not path.is_file():
             raise IntegrityError(f"{path}: this file of the pack is missing. Pack again.")

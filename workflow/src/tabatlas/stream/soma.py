@@ -9,9 +9,10 @@ import torch
 from tabatlas import names
 from tabatlas.errors import GeneMismatchError
 from tabatlas.experiment import Experiment
+from tabatlas.stream.labels import encode_labels
 from tabatlas.stream.minibatch import Minibatch
 
-COLUMNS = (names.DATASET_ID, names.TOTAL_N, names.CELL_TYPE, names.CELL_TYPE_ID)
+COLUMNS = (names.OBS_ID, names.DATASET_ID, names.TOTAL_N, names.CELL_TYPE, names.CELL_TYPE_ID)
 
 
 class SomaSource:
@@ -35,8 +36,7 @@ class SomaSource:
         self.presence = torch.from_numpy(experiment.read_presence()[:, self.positions])
         rows = {name: row for row, name in enumerate(experiment.dataset_ids)}
         self.dataset_n = self.cells[names.DATASET_ID].astype(str).map(rows).to_numpy(np.int64)
-        classes = pd.Categorical(self.cells[names.CELL_TYPE].astype(str), categories=list(labels))
-        self.label_n = classes.codes.astype(np.int64)
+        self.label_n = encode_labels(self.cells, labels)
 
     def iterate(self, batch_size: int) -> Iterator[Minibatch]:
         """All cells, by joinid."""

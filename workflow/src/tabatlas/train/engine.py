@@ -117,7 +117,7 @@ class Trainer:
         return self.progress
 
     def is_stale(self) -> bool:
-        """Whether the validation loss has not improved for longer than the patience."""
+        """Whether as many epochs as the patience went by without a better validation loss."""
         seen = self.progress.epoch - 1 - self.progress.best_epoch
         return self.progress.best_epoch >= 0 and seen >= self.knobs.patience
 
@@ -162,6 +162,11 @@ class Trainer:
         now = self.progress
         self.task.model.eval()
         scores = self.task.validate()
+        if not np.isfinite(scores["validation_loss"]):
+            raise ModelError(
+                f"the validation loss is {scores['validation_loss']} after epoch {now.epoch}. "
+                f"Lower learning_rate; the last good checkpoint is {self.path}."
+            )
         place = {"epoch": now.epoch, "step": now.step}
         train_loss = now.loss_sum / len(self.rows)
         now.metrics += [
@@ -211,7 +216,7 @@ class Trainer:
         logger.info("resuming at epoch %d, step %d", self.progress.epoch, self.progress.step)
 
     def listening(self) -> "Listening":
-        """A context in which SIGTERM and SIGUSR1 (Slurm's warning) end the run after the step."""
+        """A context in which a signal of `STOPPING` ends the run after the step."""
         return Listening(self)
 
     def stop_if_told(self) -> None:
@@ -221,16 +226,18 @@ class Trainer:
             raise Interrupted(f"stopped by {name} at step {self.progress.step}; run it again.")
 
 
+# Slurm warns with USR1 or TERM before it kills.
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
 class Listening:
-    """Notes SIGTERM and SIGUSR1 in the trainer while the block runs."""
+    """Notes SIGTERM, SIGUSR1 and Ctrl-C in the trainer while the block runs."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
 
     def __enter__(self) -> None:
-        self.before = {
-            number: signal.signal(number, self.note) for number in (signal.SIGTERM, signal.SIGUSR1)
-        }
+        self.before = {number: signal.signal(number, self.note) for number in STOPPING}
 
     def note(self, number: int, frame: object) -> None:
         """Remember the signal."""
@@ -241,7 +248,9 @@ class Listening:
             signal.signal(number, handler)
 
 
-def key_run(stage: str, settings: dict[str, Any], device: torch.device, **inputs: str) -> str:
+def key_run(
+    stage: str, settings: dict[str, Any], device: torch.device, inputs: dict[str, str]
+) -> str:
     """Name of a run's checkpoints: a digest of everything that its weights depend on."""
     key = {
         "settings": settings,

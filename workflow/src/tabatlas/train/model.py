@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tabatlas import names
 from tabatlas.errors import IntegrityError, ModelError
-from tabatlas.provenance import atomic_path, digest_json, read_json, write_json, write_text
+from tabatlas.provenance import digest_json, read_json, write_json, write_text
+from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.encoder import Encoder
 from tabatlas.train.checkpoint import read_tensors, write_tensors
@@ -75,7 +76,7 @@ def read_model(folder: Path) -> Model:
     for name in (CONFIG, GENES, WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: this file of the model is missing. Train again.")
-    about, genes = read_json(folder / CONFIG), pd.read_parquet(folder / GENES)
+    about, genes = read_json(folder / CONFIG), read_table(folder / GENES)
     if about.get("format") != FORMAT:
         raise ModelError(
             f"{folder / CONFIG}: model format {about.get('format')}; this version reads {FORMAT}."
@@ -83,12 +84,6 @@ def read_model(folder: Path) -> Model:
     if digest_genes(genes) != about["genes_digest"]:
         raise IntegrityError(f"{folder / GENES}: not the genes of {CONFIG}. Restore both files.")
     return Model(about, genes, read_tensors(folder / WEIGHTS)[0])
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a parquet table atomically."""
-    with atomic_path(path) as temporary:
-        table.to_parquet(temporary, index=False)
 
 
 def write_metrics(rows: Sequence[dict[str, Any]], folder: Path) -> None:

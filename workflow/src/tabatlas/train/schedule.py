@@ -13,11 +13,8 @@ def build_optimizer(
 
     Decay of a mask's normalisation gain would couple the decay to the mask's sparsity.
     """
-    decayed, plain = [], []
-    embeddings = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
-    for parameter in model.parameters():
-        matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-        (decayed if matrix else plain).append(parameter)
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    plain = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
