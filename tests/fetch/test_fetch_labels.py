@@ -10,6 +10,23 @@ from tabatlas.fetch.settings import DatasetRow, FetchSettings
 B_CELL, T_CELL, PLATELET = "CL:0000236", "CL:0000084", "CL:0000233"
 OBSOLETE, REPLACEMENT = "CL:0000054", "CL:0000062"
 
+CATEGORICAL = (
+    names.DATASET_ID,
+    names.COLLECTION_ID,
+    names.DONOR_ID,
+    names.BATCH,
+    names.CELL_TYPE,
+    names.CELL_TYPE_ID,
+    names.ASSAY,
+    names.ASSAY_ID,
+    names.DISEASE,
+    names.DISEASE_ID,
+    names.TISSUE,
+    names.TISSUE_ID,
+    names.PERTURBATION_ID,
+    names.PERTURBATION_STRATEGY,
+)
+
 
 def standardize(
     obs: dict[str, object], table: dict[str, str | None] | None = None, **row: object
@@ -23,13 +40,13 @@ def standardize(
 
 def test_cells_have_every_column_even_where_the_file_has_none() -> None:
     cells = standardize({})
-    assert list(cells.columns) == [*names.CATEGORICAL_OBS, names.BARCODE]
+    assert list(cells.columns) == [*CATEGORICAL, names.BARCODE]
     assert cells.index.tolist() == ["d:BC0", "d:BC1", "d:BC2"]
     assert cells.index.name == names.OBS_ID
     assert cells[names.BARCODE].tolist() == ["BC0", "BC1", "BC2"]
-    assert (cells[list(names.CATEGORICAL_OBS)].dtypes == "category").all()
+    assert (cells[list(CATEGORICAL)].dtypes == "category").all()
     assert cells.iloc[0, :-1].to_dict() == {
-        **dict.fromkeys(names.CATEGORICAL_OBS, names.UNKNOWN),
+        **dict.fromkeys(CATEGORICAL, names.UNKNOWN),
         names.DATASET_ID: "d",
         names.COLLECTION_ID: "d",
         names.BATCH: "d",
