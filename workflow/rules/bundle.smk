@@ -31,4 +31,4 @@ rule bundle:
         "tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
         " --manifest {input.manifest:q} --proof {input.proof:q} --encoder {params.encoder:q}"
         " --classifier {params.classifier:q} --settings {input.settings:q}"
-        " --bundles {params.bundles:q} --facts {output.facts:q} 2>&1 | tee {log:q}"
+        " --bundles {params.bundles:q} --facts {output.facts:q} 2>&1 | tee -i {log:q}"

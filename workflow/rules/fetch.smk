@@ -21,7 +21,7 @@ rule simulate:
         code=stage_digest("simulate"),
     shell:
         "tabatlas simulate --dataset {wildcards.name:q} --settings {input.settings:q}"
-        " --cells {output.cells:q} --truth {output.truth:q} 2>&1 | tee {log:q}"
+        " --cells {output.cells:q} --truth {output.truth:q} 2>&1 | tee -i {log:q}"
 
 
 rule fetch:
@@ -45,4 +45,4 @@ rule fetch:
         code=stage_digest("fetch"),
     shell:
         "tabatlas fetch --row {input.row:q} --settings {input.settings:q}"
-        " --source {input.source:q} --cells {output.cells:q} --facts {output.facts:q} 2>&1 | tee {log:q}"
+        " --source {input.source:q} --cells {output.cells:q} --facts {output.facts:q} 2>&1 | tee -i {log:q}"

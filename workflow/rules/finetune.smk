@@ -32,4 +32,4 @@ rule finetune:
         "tabatlas finetune --encoder {params.encoder:q} --pack {input.pack:q}"
         " --manifest {input.manifest:q} --split {input.split:q} --proof {input.proof:q}"
         " --settings {input.settings:q} --checkpoints {params.checkpoints:q}"
-        " --model {params.model:q} 2>&1 | tee {log:q}"
+        " --model {params.model:q} 2>&1 | tee -i {log:q}"

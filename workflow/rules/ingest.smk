@@ -25,7 +25,7 @@ rule register:
     shell:
         "tabatlas ingest register --sources {input.sources:q} --facts {input.facts:q}"
         " --settings {input.settings:q} --store {params.store:q} --registry {output.registry:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule append:
@@ -50,7 +50,7 @@ rule append:
     shell:
         "tabatlas ingest append --source {input.source:q} --facts {input.facts:q}"
         " --settings {input.settings:q} --registry {input.registry:q}"
-        " --receipt {output.receipt:q} 2>&1 | tee {log:q}"
+        " --receipt {output.receipt:q} 2>&1 | tee -i {log:q}"
 
 
 rule seal:
@@ -73,4 +73,4 @@ rule seal:
         code=stage_digest("ingest"),
     shell:
         "tabatlas ingest seal --registry {input.registry:q} --receipts {input.receipts:q}"
-        " --settings {input.settings:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        " --settings {input.settings:q} --manifest {output.manifest:q} 2>&1 | tee -i {log:q}"

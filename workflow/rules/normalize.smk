@@ -23,4 +23,4 @@ rule normalize:
         code=stage_digest("normalize"),
     shell:
         "tabatlas normalize --cells {input.cells:q} --settings {input.settings:q}"
-        " --normalized {output.normalized:q} --facts {output.facts:q} 2>&1 | tee {log:q}"
+        " --normalized {output.normalized:q} --facts {output.facts:q} 2>&1 | tee -i {log:q}"

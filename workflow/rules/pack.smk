@@ -25,4 +25,4 @@ rule pack:
     shell:
         "tabatlas pack --manifest {input.manifest:q} --split {input.split:q}"
         " --settings {input.settings:q} --shards {output.shards:q} --pack {output.pack:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | tee -i {log:q}"

@@ -26,4 +26,4 @@ rule pretrain:
         checkpoints=f"{RESULTS}/checkpoints/pretrain",
     shell:
         "tabatlas pretrain --pack {input.pack:q} --settings {input.settings:q}"
-        " --checkpoints {params.checkpoints:q} --model {params.model:q} 2>&1 | tee {log:q}"
+        " --checkpoints {params.checkpoints:q} --model {params.model:q} 2>&1 | tee -i {log:q}"

@@ -24,4 +24,4 @@ rule qc:
     shell:
         "tabatlas qc --counts {input.counts:q} --settings {input.settings:q}"
         " --cells {output.cells:q} --table {output.table:q} --facts {output.facts:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | tee -i {log:q}"

@@ -36,4 +36,4 @@ rule report:
         " --finetune-metrics {input.finetune[0]:q} --finetune-scores {input.finetune[1]:q}"
         " --bundle {input.bundle:q} --benchmarks {params.benchmarks:q}"
         " --settings {input.settings:q} --html {output.html:q} --json {output.json:q}"
-        " --run {output.run:q} 2>&1 | tee {log:q}"
+        " --run {output.run:q} 2>&1 | tee -i {log:q}"

@@ -24,4 +24,4 @@ rule split:
     shell:
         "tabatlas split --manifest {input.manifest:q} --settings {input.settings:q}"
         " --cells {output.cells:q} --perturbations {output.perturbations:q}"
-        " --proof {output.proof:q} 2>&1 | tee {log:q}"
+        " --proof {output.proof:q} 2>&1 | tee -i {log:q}"
