@@ -25,7 +25,7 @@ def register(
     facts: Annotated[list[Path], "their JSONs from `normalize`, in the same order"],
     settings: Annotated[Path, "settings/ingest.json"],
     store: Annotated[Path, "folder of the experiments; the settings' `uri` goes before it"],
-    registry: Annotated[Path, "register.json to write"],
+    registry: Annotated[Path, "registry.json to write"],
 ) -> None:
     """Assign every soma_joinid; write obs and var; create the empty matrices.
 
@@ -58,7 +58,7 @@ def append(
     source: Annotated[Path, "normalized h5ad of one dataset"],
     facts: Annotated[Path, "its JSON from `normalize`"],
     settings: Annotated[Path, "settings/ingest.json"],
-    registry: Annotated[Path, "register.json"],
+    registry: Annotated[Path, "registry.json"],
     receipt: Annotated[Path, "JSON to write: what was written"],
 ) -> None:
     """Write the counts of one dataset at its registered rows.
@@ -82,7 +82,7 @@ def append(
 
 
 def seal(
-    registry: Annotated[Path, "register.json"],
+    registry: Annotated[Path, "registry.json"],
     receipts: Annotated[list[Path], "the JSONs that `append` wrote, one per dataset"],
     settings: Annotated[Path, "settings/ingest.json"],
     manifest: Annotated[Path, "manifest.json to write"],
