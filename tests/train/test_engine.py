@@ -200,8 +200,11 @@ def test_draws_depend_on_their_key_alone():
     assert first != other
 
 
-def test_settings_of_training_can_be_read_from_plain_values():
-    # The engine must run where pydantic is missing: it reads attributes, nothing else.
-    knobs = TrainingSettings().model_dump()
+def test_the_engine_runs_with_settings_that_are_no_pydantic_class(source, tmp_path):
+    """It must work where pydantic is missing: it reads attributes, nothing else."""
+    wanted = make_trainer(source, tmp_path / "pydantic")
+    knobs = wanted.knobs.model_dump()
     plain = dataclasses.make_dataclass("Plain", knobs)(**knobs)
-    assert plain.batch_size == TrainingSettings().batch_size
+    found = Trainer(Sum(source), source, np.arange(len(source)), plain, CPU, tmp_path / "plain")
+    assert found.run() == wanted.run()
+    assert weights(found) == weights(wanted)
