@@ -26,7 +26,7 @@ from tabatlas.pack.settings import PackSettings
 from tabatlas.pretrain.settings import PretrainSettings
 from tabatlas.qc.settings import QCSettings
 from tabatlas.report.settings import ReportSettings
-from tabatlas.settings import StageSettings, settings_class
+from tabatlas.settings import StageSettings
 from tabatlas.simulate.settings import SimulateSettings
 from tabatlas.split.settings import SplitSettings
 
@@ -63,7 +63,7 @@ class Config(StageSettings):
 
     def stage(self, name: str) -> dict[str, Any]:
         """The settings of one stage as plain JSON values."""
-        return getattr(self, name).model_dump(mode="json")
+        return getattr(self, name).model_dump(mode="json", by_alias=True)
 
 
 def load_config(values: Mapping[str, Any]) -> tuple[Config, dict[str, DatasetRow]]:
@@ -138,8 +138,8 @@ def describe_fields(
     for name, field in model.model_fields.items():
         if not indent:
             yield ""
-        section = None if name in examples else settings_class(field.annotation)
-        if section is None:
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
             yield from comment(f"{field.description}{describe_limits(model, name)}", indent)
             value = examples.get(name, field.get_default(call_default_factory=True))
             yield f"{indent}{name}: {write_value(value)}"

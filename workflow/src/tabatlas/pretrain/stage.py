@@ -13,6 +13,7 @@ from tabatlas.provenance import write_json
 from tabatlas.stream.packed import PackedSource, read_manifest
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.train.checkpoint import name_part
+from tabatlas.train.covariates import describe_covariates
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Progress, Trainer, key_run
 from tabatlas.train.model import (
@@ -36,7 +37,10 @@ def run(
     """Learn to predict hidden genes from the others."""
     chosen = PretrainSettings.read(settings)
     device = choose_device(chosen.device, chosen.threads)
-    train, validation = PackedSource(pack, "train"), PackedSource(pack, "validation")
+    covariates = describe_covariates(chosen.covariates, PackedSource(pack, "train").cells)
+    train, validation = (
+        PackedSource(pack, part, covariates=covariates) for part in ("train", "validation")
+    )
     logger.info("%d cells × %d genes on %s", len(train), train.n_genes, device)
     task = build_task(chosen, train, validation, device)
     key = key_run("pretrain", chosen.model_dump(mode="json"), device, {"pack": train.digest})
@@ -45,7 +49,7 @@ def run(
     write_json(score_pretraining(task, progress), model / "scores.json")
     write_metrics(progress.metrics, model)
     organism = read_manifest(pack)["organism"]
-    about = describe_model(chosen.choose_architecture(), train.genes, organism)
+    about = describe_model(chosen.choose_architecture(), train.genes, covariates, organism)
     write_model(Model(about, train.genes, name_parts(task)), model)
 
 
@@ -58,11 +62,12 @@ def build_task(
     # The pack is shuffled: its first cells are a random sample.
     rows = np.arange(min(len(validation), chosen.validation_cells))
     task = MaskedGenes(
-        build_encoder(architecture, train.genes, generator),
+        build_encoder(architecture, train.genes, train.covariates, generator),
         Decoder(architecture, *gene_statistics(train.genes), generator),
         train.presence.to(device),
         Validation(validation, rows, chosen.batch_size, chosen.seed),
         chosen.pretraining_ratio,
+        chosen.unknown_ratio,
         chosen.lambda_sparse,
     )
     task.model.to(device)

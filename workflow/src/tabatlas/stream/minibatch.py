@@ -17,7 +17,8 @@ class Minibatch:
     `indptr` (n + 1,) int64, `gene` (entries,) int32 and `count` (entries,) float32 hold the counts;
     `total_n` (n,) is the sum over all atlas genes, also of those that were not loaded;
     `dataset` (n,) is the row of the presence matrix; `label` (n,) the class, −1 where unlabelled;
-    `joinid` (n,) names the cells within the experiment.
+    `level` (n, k) and `number` (n, j) are the covariates that the source was asked for, a level 0
+    where unknown; `joinid` (n,) names the cells within the experiment.
     """
 
     indptr: Tensor
@@ -26,6 +27,8 @@ class Minibatch:
     total_n: Tensor
     dataset: Tensor
     label: Tensor
+    level: Tensor
+    number: Tensor
     joinid: Tensor
 
     def __len__(self) -> int:
