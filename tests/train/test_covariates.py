@@ -101,7 +101,7 @@ def models(atlas, tmp_path_factory):
     (folder / "pretrain.json").write_text(
         json.dumps(knobs | {"architecture": small, "covariates": WISHES})
     )
-    (folder / "finetune.json").write_text(json.dumps(knobs))
+    (folder / "finetune.json").write_text(json.dumps(knobs | {"epochs": 15, "learning_rate": 0.01}))
     checkpoints = folder / "checkpoints"
     pretrain.run(atlas.pack, folder / "pretrain.json", checkpoints, folder / "encoder")
     inputs = (atlas.pack, atlas.manifest, atlas.cells, atlas.proof, folder / "finetune.json")
@@ -122,4 +122,4 @@ def test_a_model_carries_its_covariates_to_later_stages(models):
 def test_donors_that_never_trained_are_tested_all_the_same(models):
     scores = read_json(models / "classifier" / "scores.json")
     assert scores["n_test_cells"] > 0
-    assert scores["methods"]["tabnet"]["macro_f1"]["value"] > 0.2
+    assert scores["methods"]["tabnet"]["macro_f1"]["value"] > 0.5
