@@ -21,6 +21,7 @@ from tabatlas.fetch.settings import PLAIN_NAME, DatasetRow, FetchSettings
 from tabatlas.fetch.table import read_table
 from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.ingest.settings import IngestSettings
+from tabatlas.integrate.settings import IntegrateSettings
 from tabatlas.normalize.settings import NormalizeSettings
 from tabatlas.pack.settings import PackSettings
 from tabatlas.pretrain.settings import PretrainSettings
@@ -58,6 +59,7 @@ class Config(StageSettings):
     pack: PackSettings = PackSettings()
     pretrain: PretrainSettings = PretrainSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    integrate: IntegrateSettings = IntegrateSettings()
     bundle: BundleSettings = BundleSettings()
     report: ReportSettings = ReportSettings()
 

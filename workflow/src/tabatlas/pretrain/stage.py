@@ -12,7 +12,7 @@ from tabatlas.pretrain.task import MaskedGenes, Validation
 from tabatlas.provenance import write_json
 from tabatlas.stream.packed import PackedSource, read_manifest
 from tabatlas.tabnet.decoder import Decoder
-from tabatlas.train.checkpoint import name_part
+from tabatlas.train.checkpoint import name_parts
 from tabatlas.train.covariates import describe_covariates
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Progress, Trainer, key_run
@@ -50,7 +50,7 @@ def run(
     write_metrics(progress.metrics, model)
     organism = read_manifest(pack)["organism"]
     about = describe_model(chosen.choose_architecture(), train.genes, covariates, organism)
-    write_model(Model(about, train.genes, name_parts(task)), model)
+    write_model(Model(about, train.genes, name_parts(task.model)), model)
 
 
 def build_task(
@@ -72,12 +72,6 @@ def build_task(
     )
     task.model.to(device)
     return task
-
-
-def name_parts(task: MaskedGenes) -> dict[str, torch.Tensor]:
-    """All weights, under `encoder/` and `decoder/`."""
-    parts = (name_part(part.state_dict(), name) for name, part in task.model.items())
-    return {name: tensor for part in parts for name, tensor in part.items()}
 
 
 def score_pretraining(task: MaskedGenes, progress: Progress) -> dict[str, Any]:
