@@ -63,5 +63,5 @@ def correct_harmony(x_nd: np.ndarray, batch_n: np.ndarray, seed: int) -> np.ndar
 
 
 def draw_random(n_cells: int, n_columns: int, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal values (n, d): the batches mixed as well as can be, and no biology."""
+    """Standard normal values (n, d): batches mixed by chance, and no biology."""
     return rng.standard_normal((n_cells, n_columns)).astype(np.float32)

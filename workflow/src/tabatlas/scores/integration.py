@@ -4,7 +4,7 @@ The panel of scib-metrics 0.5.10 (Luecken et al. 2022; BRAS: Rautenstrauch & Ohl
 clusters; 0 is bad, 1 is good, nothing is rescaled between methods. Two exchanges: neighbors are
 exact, and k-means is the best of ten starts. It has one start there, so that the order of the cells
 alone can move the total by 0.04. Batch correction by itself says nothing: a random embedding mixes
-batches best.
+batches well.
 """
 
 import contextlib
