@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tabatlas.report.heatmap import lay_out_heatmap
 from tabatlas.report.scale import fit_axis, fit_score_axis
+from tabatlas.report.scatter import N_HUES, draw_scatter, rank_groups
 from tabatlas.report.wording import (
     format_count,
     format_interval,
@@ -90,3 +91,29 @@ def test_short_label_stays_whole():
 )
 def test_numbers_are_worded(shown, words):
     assert shown == words
+
+
+def test_the_commonest_groups_have_hues_and_the_rest_is_gray():
+    labels = [f"type {i}" for i in range(12) for _ in range(20 - i)]
+    groups = rank_groups(labels, "type")
+    assert len(groups) == N_HUES
+    assert groups[0].name == "type 0"
+    assert [group.kind for group in groups[-2:]] == ["hue6", "rest"]
+    assert groups[-1].name == "5 rarer types"
+    assert sum(group.n_cells for group in groups) == len(labels)
+    assert rank_groups(["a", "b"], "batch")[-1].kind == "hue1"
+
+
+def test_every_cell_is_a_dot_within_the_picture_and_no_group_lies_on_top():
+    labels = ["a", "b"] * 60
+    groups = rank_groups(labels, "batch")
+    dots = draw_scatter(list(range(120)), [-3.5] * 120, labels, groups)
+    places = [one for part in dots for one in part.path.removeprefix("M").split("h0M")]
+    assert len(places) == 120
+    for place in places:
+        assert all(0 <= float(number) <= 240 for number in place.removesuffix("h0").split())
+    assert len({part.group.kind for part in dots[-2:]}) == 2
+
+
+def test_a_picture_of_no_cell_is_empty():
+    assert draw_scatter([], [], [], rank_groups([], "type")) == []

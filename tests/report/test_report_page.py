@@ -7,7 +7,13 @@ from dataclasses import replace
 
 import pytest
 from page_parts import PageParts
-from report_inputs import HOSTILE, leave_untested, make_tables, write_report
+from report_inputs import (
+    HOSTILE,
+    leave_unintegrated,
+    leave_untested,
+    make_tables,
+    write_report,
+)
 
 from tabatlas.provenance import read_json
 from tabatlas.report.page import digest_source
@@ -20,6 +26,7 @@ SECTIONS = [
     "pretraining",
     "finetuning",
     "test",
+    "integration",
     "provenance",
 ]
 
@@ -36,6 +43,8 @@ def hostile(tmp_path_factory):
     tables.fetch[0]["unmapped_labels"] = list(HOSTILE)
     tables.qc[0]["samples"][0] |= {"batch": HOSTILE[0], "note": HOSTILE[1], "n_kept": 3}
     tables.finetune_scores["notes"] = [HOSTILE[0]]
+    tables.integrate["undefined"] = {"kbet": HOSTILE[1]}
+    tables.layout["batch"][:4] = HOSTILE[:4]
     page = write_report(tables, tmp_path_factory.mktemp("hostile"), title=HOSTILE[0])
     return page.read_text(encoding="utf-8")
 
@@ -128,3 +137,38 @@ def test_type_without_test_cells_has_no_score(tmp_path):
     scores["per_class"][0]["n_test"] = 0
     words = PageParts(write_report(replace(tables, finetune_scores=scores), tmp_path).read_text())
     assert "no test cell" in words.words
+
+
+def test_page_says_which_baselines_of_the_integration_are_not_beaten(demo):
+    words = PageParts(demo).words
+    assert "Beats PCA, which integrates nothing: integration total 0.714 against 0.608" in words
+    assert "Does not beat Harmony on PCA: integration total 0.714 against 0.764" in words
+
+
+def test_every_score_of_the_integration_stands_on_the_page(demo, tmp_path):
+    write_report(make_tables(), tmp_path)
+    words = PageParts(demo).words
+    methods = read_json(tmp_path / "json")["integration"]["methods"]
+    for method in methods.values():
+        for value in (one for one in method.values() if isinstance(one, float)):
+            assert f"{value:.3f}" in words
+    totals = [method["total"] for method in methods.values()]
+    assert len(totals) == 5
+    assert read_json(tmp_path / "json")["integration"]["comparisons"].keys() < methods.keys()
+
+
+def test_cells_are_drawn_before_and_after_by_type_and_by_batch(demo):
+    paths = [
+        value for value in PageParts(demo).find("d") if value.startswith("M") and "h0" in value
+    ]
+    n_dots = [len(re.findall(r"M[\d.]+ [\d.]+h0", path)) for path in paths]
+    assert sum(n_dots) == 4 * 1500
+    assert len(paths) <= 4 * 12 * 8  # long paths, not an element for each dot
+
+
+def test_integration_that_could_not_be_scored_says_why(tmp_path):
+    page = write_report(leave_unintegrated(make_tables()), tmp_path)
+    words = PageParts(page.read_text()).words
+    assert "Nothing could be scored: needs two batches." in words
+    assert "Integrated, but not scored: needs two batches." in words
+    assert "UMAP" not in words

@@ -5,7 +5,13 @@ from report_inputs import make_tables
 
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.summary import summarize_atlas
-from tabatlas.report.verdict import compare_calibration, compare_scores, judge_pretraining
+from tabatlas.report.verdict import (
+    compare_calibration,
+    compare_scores,
+    compare_totals,
+    judge_integration,
+    judge_pretraining,
+)
 
 
 def method(value, low=None, high=None):
@@ -43,6 +49,39 @@ def test_pretraining_is_measured_against_the_mean_of_the_gene(trained, ratio, st
 
 
 @pytest.mark.parametrize(
+    ("ours", "theirs", "parts", "beaten", "state", "words"),
+    [
+        (0.8, 0.7, [0.1, 0.1, 0.1], True, "good", "Beats it: integration total 0.800 against"),
+        (0.8, 0.7, [0.1, 0.1, -0.1], False, "level", "Ahead of it, not proven"),
+        (0.8, 0.7, [], False, "level", "too few cells to try parts of them"),
+        (0.7, 0.8, [-0.1, -0.1, 0.1], False, "level", "Does not beat it"),
+        (0.7, 0.8, [-0.1, -0.1, -0.1], False, "poor", "Does not beat it"),
+        (0.7, 0.7, [0.0, 0.0, 0.0], False, "level", "Does not beat it"),
+        (None, 0.7, [], False, "unknown", "Not comparable with it"),
+    ],
+)
+def test_a_total_beats_another_only_where_every_part_agrees(
+    ours, theirs, parts, beaten, state, words
+):
+    difference = None if ours is None else ours - theirs
+    compared = {"difference": difference, "parts": parts, "beaten": beaten}
+    found = compare_totals(ours, theirs, compared, "it")
+    assert found[0] == state
+    assert words in found[1]
+
+
+def test_chance_and_harmony_on_the_embedding_are_claims_only_where_they_win():
+    integration = summarize(make_tables())["integration"]
+    texts = [claim["text"] for claim in judge_integration(integration)]
+    assert [text.split(":")[0] for text in texts] == [
+        "Beats PCA, which integrates nothing",
+        "Does not beat Harmony on PCA",
+    ]
+    integration["comparisons"]["random"] |= {"difference": -0.1, "beaten": False}
+    assert "a random embedding" in [*judge_integration(integration)][-1]["text"]
+
+
+@pytest.mark.parametrize(
     ("unit", "words"),
     [
         ("donors", "in donors it has never seen"),
@@ -76,6 +115,7 @@ def test_losses_beyond_the_limits_become_cautions():
     tables.normalize[2]["pct_lost_counts"] = 40.0
     tables.split["unit"] = "cells"
     tables.finetune_scores.update(n_unseen_test_cells=12, bootstrap_unit="cells")
+    tables.integrate.update(n_single_batch_types=2, undefined={"kbet": "no type with ten cells"})
     assert [caution["section"] for caution in summarize(tables)["cautions"]] == [
         "data",
         "data",
@@ -84,6 +124,8 @@ def test_losses_beyond_the_limits_become_cautions():
         "split",
         "test",
         "test",
+        "integration",
+        "integration",
     ]
     relaxed = summarize(tables, warn_kept_below=0.01, warn_mapped_below=0.1)["cautions"]
     assert [caution["section"] for caution in relaxed].count("qc") == 0

@@ -19,7 +19,8 @@ def find_cautions(summary: Mapping[str, Any], settings: ReportSettings) -> list[
         text = "Test cells come from donors that also train: new donors may be harder."
         cautions.append({"section": "split", "text": text})
     cautions += [{"section": "test", "text": text} for text in examine_test(summary["test"])]
-    return cautions
+    found = examine_integration(summary["integration"])
+    return cautions + [{"section": "integration", "text": text} for text in found]
 
 
 def examine_source(dataset: Mapping[str, Any], settings: ReportSettings) -> Iterator[str]:
@@ -56,3 +57,14 @@ def examine_test(test: Mapping[str, Any]) -> Iterator[str]:
             "Intervals are over cells, because too few donors are tested: cells of one donor are "
             "alike, so the true uncertainty is larger."
         )
+
+
+def examine_integration(integration: Mapping[str, Any]) -> Iterator[str]:
+    """Limits of the integration's scores."""
+    if not integration["methods"]:
+        return
+    if integration["n_single_batch_types"]:
+        n_types = format_noun(integration["n_single_batch_types"], "cell type")
+        yield f"{n_types} in one batch only: for them batch and biology cannot be told apart."
+    for metric, reason in integration["undefined"].items():
+        yield f"{metric.replace('_', ' ')} left out of all totals: {reason}."

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tabatlas.report import wording
 from tabatlas.report.heatmap import lay_out_heatmap, name_side
 from tabatlas.report.scale import fit_axis, fit_score_axis
+from tabatlas.report.scatter import draw_scatter, rank_groups
 
 FILTERS = {
     "count": wording.format_count,
@@ -60,7 +61,9 @@ def open_templates() -> Environment:
         "fit_axis": fit_axis,
         "fit_score_axis": fit_score_axis,
         "lay_out_heatmap": lay_out_heatmap,
+        "draw_scatter": draw_scatter,
         "noun": wording.format_noun,
+        "rank_groups": rank_groups,
     }
     return environment
 

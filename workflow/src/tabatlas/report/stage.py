@@ -11,6 +11,7 @@ from tabatlas.report.facts import gather_facts
 from tabatlas.report.page import render_page
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.summary import StageTables, summarize_atlas
+from tabatlas.tables import read_table as read_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ def run(
     pretrain_scores: Annotated[Path, "pretrain/scores.json"],
     finetune_metrics: Annotated[Path, "finetune/metrics.jsonl"],
     finetune_scores: Annotated[Path, "finetune/scores.json"],
+    integrate_scores: Annotated[Path, "integrate/scores.json"],
+    integrate_layout: Annotated[Path, "integrate/layout.parquet"],
     bundle: Annotated[Path, "bundle/bundle.json"],
     benchmarks: Annotated[Path, "folder of Snakemake's benchmark files"],
     settings: Annotated[Path, "settings/report.json"],
@@ -43,6 +46,8 @@ def run(
         pretrain_scores=read_table(pretrain_scores),
         finetune_metrics=read_rows(finetune_metrics),
         finetune_scores=read_table(finetune_scores),
+        integrate=read_table(integrate_scores),
+        layout=read_columns(integrate_layout),
         bundle=read_table(bundle),
     )
     summary = summarize_atlas(tables, ReportSettings.read(settings))
@@ -62,6 +67,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON lines file."""
     lines = enumerate(read_source(path).splitlines(), start=1)
     return [parse_object(line, f"{path}:{number}") for number, line in lines if line.strip()]
+
+
+def read_columns(path: Path) -> dict[str, list[Any]]:
+    """The columns of a parquet table."""
+    return read_parquet(path).to_dict("list")
 
 
 def read_source(path: Path) -> str:

@@ -28,6 +28,8 @@ class StageTables:
     pretrain_scores: Table
     finetune_metrics: Sequence[Table]
     finetune_scores: Table
+    integrate: Table
+    layout: Table
     bundle: Table
 
 
@@ -46,6 +48,7 @@ def summarize_atlas(tables: StageTables, settings: ReportSettings) -> Table:
         "pretraining": summarize_pretraining(tables.pretrain_metrics, tables.pretrain_scores),
         "finetuning": summarize_finetuning(tables.finetune_metrics, tables.finetune_scores),
         "test": summarize_test(tables.finetune_scores),
+        "integration": summarize_integration(tables.integrate, tables.layout),
         "bundle": tables.bundle,
     }
     summary["cautions"] = find_cautions(summary, settings)
@@ -178,6 +181,31 @@ def summarize_test(scores: Table) -> Table:
         "commonest_confusions": rank_confusions(**confusion),
         "reliability": scores.get("reliability") or [],
     }
+
+
+def summarize_integration(scores: Table, layout: Table) -> Table:
+    """Scores of the integration, best total first, empty where there are none; places of cells."""
+    sizes = ("n_cells", "n_batches", "n_types", "n_single_batch_types", "n_shared_genes")
+    methods = scores.get("methods") or {}
+    ranked = sorted(methods.items(), key=lambda item: (-(item[1]["total"] or 0), item[0]))
+    return {
+        **{key: scores.get(key) for key in sizes},
+        "left_out": scores.get("left_out") or {},
+        "reason": scores.get("reason"),
+        "undefined": scores.get("undefined") or {},
+        "methods": dict(ranked),
+        "comparisons": {
+            name: {**one, "range": span_parts(one["parts"])}
+            for name, one in (scores.get("comparisons") or {}).items()
+        },
+        "layout": layout,
+    }
+
+
+def span_parts(values: Sequence[float | None]) -> Table:
+    """Least and greatest of some values, None where one is not known or there is none."""
+    known = bool(values) and None not in values
+    return {"low": min(values) if known else None, "high": max(values) if known else None}
 
 
 def rank_confusions(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[Table]:
