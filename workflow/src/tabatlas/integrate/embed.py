@@ -1,4 +1,4 @@
-"""Write the embedding of every cell: as a table, and into the experiment where that is asked for."""
+"""Write the embedding of every cell as a table, and read some of its rows."""
 
 from collections.abc import Iterable
 from pathlib import Path
