@@ -23,10 +23,11 @@ from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.ingest.settings import IngestSettings
 from tabatlas.normalize.settings import NormalizeSettings
 from tabatlas.pack.settings import PackSettings
+from tabatlas.perturb.settings import PerturbSettings
 from tabatlas.pretrain.settings import PretrainSettings
 from tabatlas.qc.settings import QCSettings
 from tabatlas.report.settings import ReportSettings
-from tabatlas.settings import StageSettings, settings_class
+from tabatlas.settings import StageSettings
 from tabatlas.simulate.settings import SimulateSettings
 from tabatlas.split.settings import SplitSettings
 
@@ -58,6 +59,7 @@ class Config(StageSettings):
     pack: PackSettings = PackSettings()
     pretrain: PretrainSettings = PretrainSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    perturb: PerturbSettings = PerturbSettings()
     bundle: BundleSettings = BundleSettings()
     report: ReportSettings = ReportSettings()
 
@@ -77,7 +79,8 @@ def load_config(values: Mapping[str, Any]) -> tuple[Config, dict[str, DatasetRow
         rows = read_table(Path(rows))
     if not rows:
         raise ConfigError(f"datasets: {config.datasets}: no dataset in it. Add a row.")
-    check_ids(sorted(row.dataset_id for row in rows))
+    screens = [row.dataset_id for row in config.perturb.datasets]
+    check_ids(sorted([row.dataset_id for row in rows] + screens))
     return config, {row.dataset_id: row for row in sorted(rows, key=lambda row: row.dataset_id)}
 
 
@@ -138,8 +141,8 @@ def describe_fields(
     for name, field in model.model_fields.items():
         if not indent:
             yield ""
-        section = None if name in examples else settings_class(field.annotation)
-        if section is None:
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
             yield from comment(f"{field.description}{describe_limits(model, name)}", indent)
             value = examples.get(name, field.get_default(call_default_factory=True))
             yield f"{indent}{name}: {write_value(value)}"

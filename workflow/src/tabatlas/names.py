@@ -14,6 +14,7 @@ STAGES = (
     "pack",
     "pretrain",
     "finetune",
+    "perturb",
     "bundle",
     "report",
 )
@@ -37,6 +38,7 @@ TISSUE_ID = "tissue_ontology_term_id"
 IS_PRIMARY_DATA = "is_primary_data"
 PERTURBATION_ID = "genetic_perturbation_id"
 PERTURBATION_STRATEGY = "genetic_perturbation_strategy"
+CELL_LINE = "cell_line"  # of a screen outside the atlas; within it, the tissue
 
 # obs, technical: cells that went through one library preparation together
 BATCH = "batch"
