@@ -17,7 +17,7 @@ from tabatlas.perturb.predictions import (
 )
 from tabatlas.perturb.pseudobulk import KNOWN, TRUTH, Moments
 from tabatlas.perturb.screens import CONTROL_ID
-from tabatlas.perturb.sets import DOUBLES, TestSet
+from tabatlas.perturb.sets import TestSet
 from tabatlas.scores.perturbation import (
     DECIDING,
     DIRECTION,
@@ -55,7 +55,8 @@ def score_set(
     draws = draw_resamples(len(test_set.test), rng)
     ceiling_p, mean_p = values[CEILING][DECIDING], values[MEAN][DECIDING]
     unable = explain_inability(ceiling_p, mean_p)
-    gains = compare_embeddings(values, draws)
+    own = predictions.own
+    gains = compare_embeddings(values, draws) if own == HEAD else {}
     return {
         "name": test_set.name,
         "perturbations": test_set.test,
@@ -69,18 +70,19 @@ def score_set(
         "unable": unable,
         "best": find_best(values, draws) if unable is None else None,
         "gains": gains,
-        "head": name_head(test_set.name, gains),
-        "comparisons": compare_head(values, draws),
+        "own": own,
+        "head": name_head(gains),
+        "comparisons": compare_methods(own, values, draws),
     }
 
 
-def name_head(set_name: str, gains: Mapping[str, Mapping[str, float]]) -> str:
+def name_head(gains: Mapping[str, Mapping[str, float]]) -> str:
     """What the head may be called.
 
     Where all singles are known it is the centered additive. Elsewhere it bears the network's name
     only where the pretrained embeddings gain over both random and PCA ones, interval above 0.
     """
-    if set_name == DOUBLES:
+    if not gains:
         return CENTERED_ADDITIVE
     gained = all(one["low"] > TINY for one in gains.values())
     return TABNET if gained else KERNEL_RIDGE
@@ -161,14 +163,14 @@ def compare_embeddings(
     return {name: subtract(values[HEAD], values[name], DECIDING, draws) for name in (RANDOM, PCA)}
 
 
-def compare_head(
-    values: Mapping[str, Values], draws: np.ndarray
+def compare_methods(
+    own: str, values: Mapping[str, Values], draws: np.ndarray
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Paired difference of the head and every other method, positive where the head is better."""
-    rivals = [name for name in values if name not in (CEILING, HEAD)]
-    metrics = [name for name in METRICS if not np.isnan(values[HEAD][name]).any()]
+    rivals = [name for name in values if name not in (CEILING, own)]
+    metrics = [name for name in METRICS if not np.isnan(values[own][name]).any()]
     return {
-        rival: {metric: subtract(values[HEAD], values[rival], metric, draws) for metric in metrics}
+        rival: {metric: subtract(values[own], values[rival], metric, draws) for metric in metrics}
         for rival in rivals
     }
 

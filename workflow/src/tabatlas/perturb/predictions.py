@@ -9,13 +9,20 @@ from tabatlas.perturb.baselines import predict_additive, predict_linear, predict
 from tabatlas.perturb.heads import Embedding, fit_head, predict_effect
 from tabatlas.perturb.pseudobulk import Moments, known_effects
 from tabatlas.perturb.screens import split_targets
-from tabatlas.perturb.sets import SINGLES, Part, TestSet
+from tabatlas.perturb.sets import DOUBLES, SINGLES, Part, TestSet
 
 NO_CHANGE, MEAN, ADDITIVE, CENTERED = "no_change", "mean", "additive", "centered_additive"
 LINEAR, ZERO_SHOT = "linear", "zero_shot"
 RANDOM, PCA, HEAD = "ridge_random", "ridge_pca", "ridge_pretrained"
 CEILING = "ceiling"
 METHODS = (NO_CHANGE, MEAN, ADDITIVE, CENTERED, LINEAR, ZERO_SHOT, RANDOM, PCA, HEAD)
+# Methods that say nothing, or nothing of their own, of a test set.
+IDLE = {
+    SINGLES: dict.fromkeys((ADDITIVE, CENTERED), "a single perturbation has no parts to add"),
+    DOUBLES: dict.fromkeys(
+        (RANDOM, PCA, HEAD), "every single is known: the head is the centered additive"
+    ),
+}
 LEAST_TARGETS = 3  # training targets in the panel that the linear model needs
 
 
@@ -46,15 +53,17 @@ class Predictions:
     reference_pg: np.ndarray
     not_run: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def own(self) -> str:
+        """The method that is the head's: what the bundle predicts."""
+        return HEAD if HEAD in self.effects else CENTERED
+
 
 def predict_set(
     test_set: TestSet, moments: Mapping[str, Moments], knowledge: Knowledge
 ) -> Predictions:
     """Predict every part of a test set by every method that can."""
-    not_run = {}
-    if test_set.name == SINGLES:
-        reason = "a single perturbation has no parts to add"
-        not_run |= {ADDITIVE: reason, CENTERED: reason}
+    not_run = dict(IDLE.get(test_set.name, {}))
     if isinstance(knowledge.zero_shot, str):
         not_run[ZERO_SHOT] = knowledge.zero_shot
     parts, references = [], []

@@ -147,11 +147,11 @@ def score_one(
     scores = score_set(test_set, predictions, moments, scored_g, rng)
     control_g = moments[CONTROL_ID].mean(TRUTH)
     true_pg = np.stack([moments[one].mean() - control_g for one in test_set.test])
-    own_pg = predictions.effects[HEAD][0]
+    own_pg = predictions.effects[predictions.own][0]
     logger.info(
         "%s, %s, %d %s: %s %.3f of 1 between mean and ceiling",
         *(*unit.name, len(test_set.test), test_set.name, scores["head"]),
-        rescaled(scores, HEAD),
+        rescaled(scores, predictions.own),
     )
     return scores, tabulate_effects(unit, test_set, scored_g, true_pg, own_pg)
 

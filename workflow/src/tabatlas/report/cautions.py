@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tabatlas.report.perturbation import examine_perturbation
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.wording import format_count, format_noun, format_percent
 
@@ -19,6 +20,8 @@ def find_cautions(summary: Mapping[str, Any], settings: ReportSettings) -> list[
         text = "Test cells come from donors that also train: new donors may be harder."
         cautions.append({"section": "split", "text": text})
     cautions += [{"section": "test", "text": text} for text in examine_test(summary["test"])]
+    texts = examine_perturbation(summary["perturbation"])
+    cautions += [{"section": "perturbation", "text": text} for text in texts]
     return cautions
 
 

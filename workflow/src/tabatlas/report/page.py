@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tabatlas.report import wording
 from tabatlas.report.heatmap import lay_out_heatmap, name_side
+from tabatlas.report.perturbation import METHODS
 from tabatlas.report.scale import fit_axis, fit_score_axis
 
 FILTERS = {
@@ -61,6 +62,7 @@ def open_templates() -> Environment:
         "fit_score_axis": fit_score_axis,
         "lay_out_heatmap": lay_out_heatmap,
         "noun": wording.format_noun,
+        "perturbation_methods": METHODS,
     }
     return environment
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tabatlas.errors import InputError
 from tabatlas.report.cautions import find_cautions
+from tabatlas.report.perturbation import summarize_perturbation
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.verdict import judge_model
 
@@ -28,6 +29,7 @@ class StageTables:
     pretrain_scores: Table
     finetune_metrics: Sequence[Table]
     finetune_scores: Table
+    perturb_scores: Table
     bundle: Table
 
 
@@ -46,6 +48,7 @@ def summarize_atlas(tables: StageTables, settings: ReportSettings) -> Table:
         "pretraining": summarize_pretraining(tables.pretrain_metrics, tables.pretrain_scores),
         "finetuning": summarize_finetuning(tables.finetune_metrics, tables.finetune_scores),
         "test": summarize_test(tables.finetune_scores),
+        "perturbation": summarize_perturbation(tables.perturb_scores),
         "bundle": tables.bundle,
     }
     summary["cautions"] = find_cautions(summary, settings)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tabatlas.report.perturbation import judge_perturbation
 from tabatlas.report.wording import format_noun, format_score, shorten_label
 
 GOOD, LEVEL, POOR, UNKNOWN = "good", "level", "poor", "unknown"
@@ -29,6 +30,7 @@ def judge_model(summary: Table) -> dict[str, Any]:
         headline = f"Names cell types {unseen} with a macro-F1 of {score}."
         claims = list(judge_classifier(model, test))
     claims += [judge_pretraining(summary["pretraining"]), *find_weakest(test["per_class"])]
+    claims += [claim("perturbation", *one) for one in judge_perturbation(summary["perturbation"])]
     return {"headline": headline, "claims": claims}
 
 
