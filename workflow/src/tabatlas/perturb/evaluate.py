@@ -71,20 +71,21 @@ def score_set(
         "best": find_best(values, draws) if unable is None else None,
         "gains": gains,
         "own": own,
-        "head": name_head(gains),
+        "head": name_head(gains, unable is None),
         "comparisons": compare_methods(own, values, draws),
     }
 
 
-def name_head(gains: Mapping[str, Mapping[str, float]]) -> str:
+def name_head(gains: Mapping[str, Mapping[str, float]], can_rank: bool) -> str:
     """What the head may be called.
 
     Where all singles are known it is the centered additive. Elsewhere it bears the network's name
-    only where the pretrained embeddings gain over both random and PCA ones, interval above 0.
+    only where the set can rank methods and the pretrained embeddings gain over both random and PCA
+    ones, intervals above 0.
     """
     if not gains:
         return CENTERED_ADDITIVE
-    gained = all(one["low"] > TINY for one in gains.values())
+    gained = can_rank and all(one["low"] > TINY for one in gains.values())
     return TABNET if gained else KERNEL_RIDGE
 
 

@@ -67,13 +67,13 @@ def standardize_screen(
         X=values[:, kept],
         obs=cells,
         var=kept_genes,
-        uns={names.ORGANISM: row.organism, "values": kind},
+        uns={names.ORGANISM: row.organism, "expression": kind},
     )
     perturbed = cells[names.PERTURBATION_ID].astype(str)
     found = {
         "organism": row.organism,
         "place": place,
-        "values": kind,
+        "expression": kind,
         "gene_ids": mapping.kind,
         "n_cells": adata.n_obs,
         "n_genes": int(expressed.sum()),

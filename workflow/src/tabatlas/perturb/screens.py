@@ -28,15 +28,16 @@ COLUMNS = (
 class Unit:
     """The cells of one cell line of a screen.
 
-    `genes` are the measured ones on which effects are scored, by Ensembl id; `id_n` the
-    perturbation of each cell, `CONTROL_ID` for a control; `read(rows)` gives log1p(CP10k) of cells
-    as CSR (n, g); `folds` the fold of each perturbation.
+    `genes` are the measured ones on which effects are scored, by Ensembl id; `expression` says
+    whether the file holds counts; `id_n` is the perturbation of each cell, `CONTROL_ID` for a
+    control; `read(rows)` gives log1p(CP10k) of cells as CSR (n, g); `folds` each perturbation's
+    fold.
     """
 
     screen: str
     cell_line: str
     origin: str
-    values: str
+    expression: str
     organism: str
     strategy: str
     genes: pd.Index
@@ -79,7 +80,7 @@ def find_atlas_units(
             screen=str(screen),
             cell_line=str(line),
             origin=ATLAS,
-            values="counts",
+            expression="counts",
             organism=experiment.about["organism"],
             strategy=name_strategy(rows[names.PERTURBATION_STRATEGY]),
             genes=pd.Index(own[names.FEATURE_ID]),
@@ -119,7 +120,7 @@ def find_file_units(
             screen=screen,
             cell_line=line,
             origin=OUTSIDE,
-            values=str(adata.uns["values"]),
+            expression=str(adata.uns["expression"]),
             organism=str(adata.uns[names.ORGANISM]),
             strategy=name_strategy(cells[names.PERTURBATION_STRATEGY]),
             genes=pd.Index(adata.var_names),

@@ -65,7 +65,7 @@ def read(
     found |= {"dataset_id": screen, "source": row.path, "sha256": sha256}
     logger.info(
         "%s: %d cells, %s in %s, %d of %d genes known, %d perturbations of %d genes",
-        *(screen, found["n_cells"], found["values"], found["place"], found["n_mapped"]),
+        *(screen, found["n_cells"], found["expression"], found["place"], found["n_mapped"]),
         *(found["n_genes"], found["n_perturbations"], len(found["targets"])),
     )
     write_json(found, facts)
@@ -161,7 +161,9 @@ def write_outcomes(
     scores = {
         "audit": audit,
         "screens": [outcome.about for outcome in outcomes],
-        "sources": [{key: one[key] for key in ("dataset_id", "sha256", "values")} for one in facts],
+        "sources": [
+            {key: one[key] for key in ("dataset_id", "sha256", "expression")} for one in facts
+        ],
     }
     write_table(
         join_tables([one for outcome in outcomes for one in outcome.tables]),

@@ -182,7 +182,7 @@ def describe_unit(unit: Unit, moments: Mapping[str, Moments]) -> dict[str, Any]:
         "screen": unit.screen,
         "cell_line": unit.cell_line,
         "origin": unit.origin,
-        "values": unit.values,
+        "expression": unit.expression,
         "strategy": unit.strategy,
         "direction": find_direction(unit.strategy),
         "n_cells": len(unit.id_n),
