@@ -7,7 +7,7 @@ import pandas as pd
 
 from tabatlas import names
 from tabatlas.errors import IntegrityError
-from tabatlas.perturb.sets import TestSet
+from tabatlas.perturb.sets import PerturbationSet
 from tabatlas.split.perturbations import HELD_OUT_FOLD
 from tabatlas.stream.packed import PackedSource
 
@@ -56,7 +56,7 @@ def audit_cells(
     return found
 
 
-def audit_fits(sets: Iterable[TestSet]) -> int:
+def audit_fits(sets: Iterable[PerturbationSet]) -> int:
     """Tested perturbations that are among the known ones of their fit: 0, or `IntegrityError`."""
     parts = (part for test_set in sets for part in test_set.parts)
     leaked = [one for part in parts for one in part.test if one in part.train]

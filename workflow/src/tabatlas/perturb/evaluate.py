@@ -17,7 +17,7 @@ from tabatlas.perturb.predictions import (
 )
 from tabatlas.perturb.pseudobulk import KNOWN, TRUTH, Moments
 from tabatlas.perturb.screens import CONTROL_ID
-from tabatlas.perturb.sets import TestSet
+from tabatlas.perturb.sets import PerturbationSet
 from tabatlas.scores.perturbation import (
     DECIDING,
     DIRECTION,
@@ -39,7 +39,7 @@ CENTERED_ADDITIVE = "centered additive"
 
 
 def score_set(
-    test_set: TestSet,
+    test_set: PerturbationSet,
     predictions: Predictions,
     moments: Mapping[str, Moments],
     scored_g: np.ndarray,
@@ -90,7 +90,7 @@ def name_head(gains: Mapping[str, Mapping[str, float]], can_rank: bool) -> str:
 
 
 def build_truth(
-    test_set: TestSet,
+    test_set: PerturbationSet,
     predictions: Predictions,
     moments: Mapping[str, Moments],
     scored_g: np.ndarray,
@@ -118,7 +118,7 @@ def build_truth(
 
 
 def score_ceiling(
-    test_set: TestSet,
+    test_set: PerturbationSet,
     predictions: Predictions,
     moments: Mapping[str, Moments],
     scored_g: np.ndarray,

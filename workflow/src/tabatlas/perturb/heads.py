@@ -3,8 +3,10 @@
     effect(a, b, …) = m + Σ r(t)
     r(t) = the residual of t where its single is known, else k(t)ᵀ (K + λ I)⁻¹ R
 
-m is the mean effect of the known singles, R their residuals, K the cosines of the targets' gene
-embeddings. Combinations are centered additive: what all perturbations share counts once.
+m is the mean effect of the known singles, R their residuals. K are products of the targets' gene
+embeddings, centered over all genes, of length 1, less their mean over the known singles: the ridge
+has an intercept, and a target without an embedding counts as an average one. Combinations are
+centered additive: what all perturbations share counts once.
 """
 
 import math
@@ -22,14 +24,16 @@ N_INNER_FOLDS = 20  # up to 20 singles each is left out alone
 class Head:
     """What predicts the effect of any perturbation; t known singles, d the embedding's width.
 
-    `direction_td` are the embeddings less `center_d`, of length 1, or 0 for a target without one.
+    An embedding less `center_d`, of length 1, less `mean_d`, is a row of `feature_td`; that of a
+    target without one is 0.
     """
 
     targets: tuple[str, ...]
     mean_g: np.ndarray
     residual_tg: np.ndarray
     center_d: np.ndarray
-    direction_td: np.ndarray
+    mean_d: np.ndarray
+    feature_td: np.ndarray
     dual_tg: np.ndarray
     strength: float
 
@@ -59,16 +63,33 @@ def point_targets(
     return direction_td
 
 
+def average_directions(direction_td: np.ndarray) -> np.ndarray:
+    """Mean direction of the targets that have one (d,)."""
+    known = direction_td.any(axis=1)
+    return direction_td[known].mean(axis=0) if known.any() else np.zeros(direction_td.shape[1])
+
+
+def center_directions(direction_td: np.ndarray, mean_d: np.ndarray) -> np.ndarray:
+    """Directions less the mean one (t, d); 0 where a target has none."""
+    return np.where(direction_td.any(axis=1, keepdims=True), direction_td - mean_d, 0.0)
+
+
 def fit_head(targets: Sequence[str], effect_tg: np.ndarray, embedding: Embedding) -> Head:
     """Fit the head on the effects of single perturbations; its strength by inner folds of them."""
     direction_td = embedding.directions(targets)
-    kernel_tt = direction_td @ direction_td.T
-    strength = choose_strength(kernel_tt, effect_tg)
+    mean_d = average_directions(direction_td)
+    feature_td = center_directions(direction_td, mean_d)
+    strength = choose_strength(direction_td, effect_tg)
     mean_g = effect_tg.mean(axis=0)
-    residual_tg = effect_tg - mean_g
-    dual_tg = solve_ridge(kernel_tt, residual_tg, strength)
     return Head(
-        tuple(targets), mean_g, residual_tg, embedding.center_d, direction_td, dual_tg, strength
+        tuple(targets),
+        mean_g,
+        effect_tg - mean_g,
+        embedding.center_d,
+        mean_d,
+        feature_td,
+        solve_ridge(feature_td @ feature_td.T, effect_tg - mean_g, strength),
+        strength,
     )
 
 
@@ -79,18 +100,18 @@ def solve_ridge(kernel_tt: np.ndarray, residual_tg: np.ndarray, strength: float)
     return np.linalg.solve(kernel_tt + strength * np.eye(len(kernel_tt)), residual_tg)
 
 
-def choose_strength(kernel_tt: np.ndarray, effect_tg: np.ndarray) -> float:
-    """The λ that predicts singles best that were left out, mean included; the largest of equals."""
+def choose_strength(direction_td: np.ndarray, effect_tg: np.ndarray) -> float:
+    """The λ that predicts left-out singles best, means fitted without them; the largest of equals."""
     n = len(effect_tg)
     fold_t = np.arange(n) % min(n, N_INNER_FOLDS)
     errors = np.zeros(len(STRENGTHS))
     for fold in np.unique(fold_t):
-        out, kept = np.flatnonzero(fold_t == fold), np.flatnonzero(fold_t != fold)
-        mean_g = effect_tg[kept].mean(axis=0)
+        out, kept = fold_t == fold, fold_t != fold
+        mean_d, mean_g = average_directions(direction_td[kept]), effect_tg[kept].mean(axis=0)
+        known, asked = (center_directions(direction_td[one], mean_d) for one in (kept, out))
         for number, strength in enumerate(STRENGTHS):
-            kernel = kernel_tt[np.ix_(kept, kept)]
-            dual = solve_ridge(kernel, effect_tg[kept] - mean_g, strength)
-            predicted = mean_g + kernel_tt[np.ix_(out, kept)] @ dual
+            dual = solve_ridge(known @ known.T, effect_tg[kept] - mean_g, strength)
+            predicted = mean_g + asked @ known.T @ dual
             errors[number] += np.square(predicted - effect_tg[out]).sum()
     best = np.flatnonzero(errors <= errors.min() * (1 + 1e-9))
     return STRENGTHS[best[-1]]
@@ -109,6 +130,7 @@ def predict_effect(
         if target in head.targets:
             effect_g += head.residual_tg[head.targets.index(target)]
         else:
-            (direction_d,) = point_targets([target], vectors, head.center_d)
-            effect_g += (head.direction_td @ direction_d) @ head.dual_tg
+            direction = point_targets([target], vectors, head.center_d)
+            (feature_d,) = center_directions(direction, head.mean_d)
+            effect_g += (head.feature_td @ feature_d) @ head.dual_tg
     return effect_g

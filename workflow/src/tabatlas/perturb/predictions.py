@@ -9,7 +9,7 @@ from tabatlas.perturb.baselines import predict_additive, predict_linear, predict
 from tabatlas.perturb.heads import Embedding, fit_head, predict_effect
 from tabatlas.perturb.pseudobulk import Moments, known_effects
 from tabatlas.perturb.screens import split_targets
-from tabatlas.perturb.sets import DOUBLES, SINGLES, Part, TestSet
+from tabatlas.perturb.sets import DOUBLES, SINGLES, Part, PerturbationSet
 
 NO_CHANGE, MEAN, ADDITIVE, CENTERED = "no_change", "mean", "additive", "centered_additive"
 LINEAR, ZERO_SHOT = "linear", "zero_shot"
@@ -60,7 +60,7 @@ class Predictions:
 
 
 def predict_set(
-    test_set: TestSet, moments: Mapping[str, Moments], knowledge: Knowledge
+    test_set: PerturbationSet, moments: Mapping[str, Moments], knowledge: Knowledge
 ) -> Predictions:
     """Predict every part of a test set by every method that can."""
     not_run = dict(IDLE.get(test_set.name, {}))

@@ -13,7 +13,7 @@ from torch import Tensor
 from tabatlas import names
 from tabatlas.perturb.heads import Head
 from tabatlas.perturb.screens import Unit
-from tabatlas.perturb.sets import TestSet
+from tabatlas.perturb.sets import PerturbationSet
 from tabatlas.provenance import read_json
 from tabatlas.train.checkpoint import pick, read_tensors
 
@@ -32,7 +32,11 @@ COLUMNS = {
 
 
 def tabulate_effects(
-    unit: Unit, test_set: TestSet, scored_g: np.ndarray, true_pg: np.ndarray, own_pg: np.ndarray
+    unit: Unit,
+    test_set: PerturbationSet,
+    scored_g: np.ndarray,
+    true_pg: np.ndarray,
+    own_pg: np.ndarray,
 ) -> pd.DataFrame:
     """True and predicted effect of every tested perturbation on every gene."""
     n, g = true_pg.shape
@@ -62,7 +66,8 @@ def name_tensors(head: Head, number: int) -> dict[str, Tensor]:
         "mean_g": head.mean_g,
         "residual_tg": head.residual_tg,
         "center_d": head.center_d,
-        "direction_td": head.direction_td,
+        "mean_d": head.mean_d,
+        "feature_td": head.feature_td,
         "dual_tg": head.dual_tg,
     }
     return {
@@ -80,7 +85,7 @@ def describe_head(head: Head, unit: Unit, number: int, method: str) -> dict[str,
         "organism": unit.organism,
         "strategy": unit.strategy,
         "method": method,
-        "kernel": "cosine of centered gene embeddings: rows of decoder/genes.weight",
+        "kernel": "products of gene embeddings (rows of decoder/genes.weight), centered, of length 1",
         "strength": None if math.isinf(head.strength) else head.strength,
         "targets": list(head.targets),
         "genes": list(unit.genes),

@@ -19,7 +19,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class PerturbationSet:
     """Parts whose predictions are scored together."""
 
     name: str
@@ -31,7 +31,7 @@ class TestSet:
         return [one for part in self.parts for one in part.test]
 
 
-def make_sets(unit: Unit, measured: Sequence[str]) -> list[TestSet]:
+def make_sets(unit: Unit, measured: Sequence[str]) -> list[PerturbationSet]:
     """Test sets of the perturbations that have enough cells; empty ones are left out.
 
     Singles are predicted by a fit without their fold. Of a screen in the atlas only fold 0 is
@@ -46,9 +46,9 @@ def make_sets(unit: Unit, measured: Sequence[str]) -> list[TestSet]:
     seen = tuple(one for one in doubles if known.issuperset(split_targets(one)))
     unseen = tuple(one for one in doubles if one not in seen)
     sets = [
-        TestSet(SINGLES, tuple(part for part in folds if part.test)),
-        TestSet(DOUBLES, (Part(tuple(singles), seen),)),
-        TestSet(DOUBLES_UNSEEN, (Part(tuple(singles), unseen),)),
+        PerturbationSet(SINGLES, tuple(part for part in folds if part.test)),
+        PerturbationSet(DOUBLES, (Part(tuple(singles), seen),)),
+        PerturbationSet(DOUBLES_UNSEEN, (Part(tuple(singles), unseen),)),
     ]
     enough = min((len(part.train) for one in sets for part in one.parts), default=0) >= LEAST_TRAIN
     return [one for one in sets if one.test and enough]

@@ -23,7 +23,7 @@ from tabatlas.perturb.predictions import HEAD, PCA, RANDOM, Knowledge, predict_s
 from tabatlas.perturb.pseudobulk import KNOWN, TRUTH, Moments, known_effects, measure_unit
 from tabatlas.perturb.records import describe_head, name_tensors, tabulate_effects
 from tabatlas.perturb.screens import CONTROL_ID, Unit, split_targets
-from tabatlas.perturb.sets import LEAST_TRAIN, SINGLES, TestSet, make_sets
+from tabatlas.perturb.sets import LEAST_TRAIN, SINGLES, PerturbationSet, make_sets
 from tabatlas.perturb.settings import PerturbSettings
 from tabatlas.perturb.zeroshot import (
     ACTIVATED,
@@ -58,7 +58,7 @@ class Outcome:
 
     unit: Unit
     about: dict[str, Any]
-    sets: list[TestSet] = field(default_factory=list)
+    sets: list[PerturbationSet] = field(default_factory=list)
     tables: list[pd.DataFrame] = field(default_factory=list)
     head: Head | None = None
 
@@ -131,7 +131,7 @@ def gather_knowledge(
 
 def score_one(
     unit: Unit,
-    test_set: TestSet,
+    test_set: PerturbationSet,
     moments: Mapping[str, Moments],
     knowledge: Knowledge,
     seed: int,
