@@ -167,7 +167,6 @@ def describe_targets(unit: Unit, genome: Genome, knowledge: Knowledge) -> dict[s
     targets = {target for one in unit.folds for target in split_targets(one)}
     embedded = knowledge.embeddings[HEAD][0].vectors
     return {
-        "n_targets": len(targets),
         "n_targets_measured": len(knowledge.places),
         "targets_without_embedding": sorted(targets - set(embedded)),
         "n_genes_in_encoder": int(unit.genes.isin(genome.network.genes).sum()),
@@ -192,6 +191,10 @@ def describe_unit(unit: Unit, moments: Mapping[str, Moments]) -> dict[str, Any]:
         "n_doubles": kept.count(2),
         "n_larger": sum(n > 2 for n in kept),
         "n_too_few_cells": len(targets) - len(kept),
+        "n_targets": len({target for one in unit.folds for target in split_targets(one)}),
+        "n_targets_measured": None,
+        "n_genes_in_encoder": None,
+        "targets_without_embedding": [],
         "sets": [],
         "skipped": None,
     }
