@@ -90,7 +90,7 @@ def test_a_second_run_has_nothing_to_do(built):
         ({"report": {"title": "Another"}}, {"report"}),
         ({"bundle": {"version": "0.2.0"}}, {"bundle", "report"}),
         ({"finetune": {"learning_rate": 0.001}}, {"finetune", "bundle", "report"}),
-        ({"perturb": {"n_masks": 2}}, {"perturb", "report"}),
+        ({"perturb": {"n_masks": 2}}, {"perturb", "bundle", "report"}),
         ({"pretrain": {"epochs": 2}}, {"pretrain", "finetune", "perturb", "bundle", "report"}),
         ({"split": {"seed": 1}}, AFTER_INGEST),
         ({"qc": {"min_counts": 2}}, {"qc", "normalize"} | INGEST | AFTER_INGEST),
@@ -159,7 +159,7 @@ def test_a_screen_outside_the_atlas_is_read_before_it_is_predicted(built):
     row = {"dataset_id": "screen", "path": "screen.h5ad"}
     (built.path / "screen.h5ad").write_bytes(b"no h5ad")
     change = built.configure(perturb={"datasets": [row]})
-    assert built.plan(*change) == {"read_screen", "perturb", "report"}
+    assert built.plan(*change) == {"read_screen", "perturb", "bundle", "report"}
     done = built.snakemake("results/tiny/perturb/screens/screen.h5ad", "-c1", *change, check=False)
     assert "screen.h5ad: not a readable h5ad" in done.stdout + done.stderr
 

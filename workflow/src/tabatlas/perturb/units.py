@@ -98,9 +98,10 @@ def predict_unit(unit: Unit, genome: Genome, settings: PerturbSettings) -> Outco
         )
         logger.warning("%s, %s: %s", *unit.name, about["skipped"])
         return Outcome(unit, about)
-    knowledge = gather_knowledge(unit, genome, half_n, measured, settings)
-    about |= describe_targets(unit, genome, knowledge)
     sets = make_sets(unit, measured)
+    tested = [perturbation for one in sets for perturbation in one.test]
+    knowledge = gather_knowledge(unit, genome, half_n, tested, settings)
+    about |= describe_targets(unit, genome, knowledge)
     scored = [score_one(unit, one, moments, knowledge, settings.seed) for one in sets]
     about["sets"] = [scores for scores, _ in scored]
     embedding = knowledge.embeddings[HEAD][0]
