@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from integration_inputs import make_integration, make_layout
+from perturbation_inputs import make_perturbation
 
 from tabatlas.report.stage import run
 from tabatlas.report.summary import StageTables
@@ -43,20 +45,6 @@ REASONS = (
     "outlier_genes",
     "outlier_mt",
     "doublet",
-)
-METRICS = (
-    "isolated_labels",
-    "leiden_nmi",
-    "leiden_ari",
-    "kmeans_nmi",
-    "kmeans_ari",
-    "silhouette_label",
-    "clisi",
-    "bras",
-    "ilisi",
-    "kbet",
-    "graph_connectivity",
-    "pcr_comparison",
 )
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
@@ -104,8 +92,9 @@ def make_tables(
             for row in make_metrics(18, 2.0, 0.22)
         ],
         finetune_scores=make_scores(types, rng),
-        integrate=make_integration(rng),
-        layout=make_layout(labels, datasets, rng),
+        integrate_scores=make_integration(rng),
+        integrate_layout=make_layout(labels, datasets, rng),
+        perturb_scores=make_perturbation(),
         bundle={
             "name": "demo",
             "version": "0.1.0+5b1f0c9e77d2",
@@ -273,68 +262,6 @@ def make_method(value: float, low: float, high: float, ece: float) -> dict[str, 
     }
 
 
-def make_integration(rng: np.random.Generator) -> dict[str, Any]:
-    """Better than PCA, behind Harmony; chance wins the batches."""
-    bio = {"tabnet": 0.71, "pca": 0.68, "harmony_pca": 0.74, "harmony_tabnet": 0.70, "random": 0.21}
-    batch = dict(zip(bio, (0.72, 0.50, 0.80, 0.73, 0.83), strict=True))
-    total = {name: 0.6 * bio[name] + 0.4 * batch[name] for name in bio}
-    parts = {name: [total[name] + one for one in (-0.01, 0.0, 0.02)] for name in bio}
-    difference = {name: total["tabnet"] - total[name] for name in bio if name != "tabnet"}
-    return {
-        "n_cells": 1500,
-        "n_batches": 7,
-        "n_types": 8,
-        "n_single_batch_types": 0,
-        "n_shared_genes": 1370,
-        "left_out": {"unlabelled": 2020, "not_sampled": 2024},
-        "undefined": {},
-        "methods": {
-            name: dict.fromkeys(METRICS, round(float(rng.uniform()), 6))
-            | {"bio_conservation": bio[name], "batch_correction": batch[name]}
-            | {"total": total[name], "total_without_silhouettes": total[name] + 0.01}
-            | {"parts": parts[name]}
-            for name in bio
-        },
-        "comparisons": {
-            name: {"difference": one, "parts": [one - 0.01, one, one + 0.01], "beaten": one > 0.02}
-            for name, one in difference.items()
-        },
-        "beats_pca": True,
-    }
-
-
-def make_layout(
-    labels: list[str], datasets: tuple[str, ...], rng: np.random.Generator
-) -> dict[str, list[Any]]:
-    """Places of cells: batches apart before, types apart after."""
-    label_n, batch_n = rng.integers(0, len(labels), 1500), rng.integers(0, len(datasets), 1500)
-    near_n4 = rng.normal(size=(1500, 4)).round(3)
-    near_n4[:, 0] += 9 * batch_n
-    near_n4[:, 1] += 5 * (label_n % 4)
-    near_n4[:, 2] += 8 * (label_n // 4)
-    near_n4[:, 3] += 8 * (label_n % 4)
-    axes = ("before_x", "before_y", "after_x", "after_y")
-    return {
-        "soma_joinid": list(range(1500)),
-        "batch": [f"{datasets[one]}_lane1" for one in batch_n],
-        "cell_type": [labels[one] for one in label_n],
-    } | {axis: column.tolist() for axis, column in zip(axes, near_n4.T, strict=True)}
-
-
-def leave_unintegrated(tables: StageTables) -> StageTables:
-    """The same atlas with one batch only."""
-    scores = {
-        "n_cells": 900,
-        "n_batches": 1,
-        "n_types": 8,
-        "n_single_batch_types": 8,
-        "methods": None,
-        "reason": "needs two batches",
-        "undefined": {"kbet": "needs two batches"},
-    }
-    return replace(tables, integrate=scores, layout={name: [] for name in tables.layout})
-
-
 def leave_untested(tables: StageTables) -> StageTables:
     """The same atlas without a labelled test cell."""
     scores = {
@@ -357,12 +284,9 @@ def write_tables(tables: StageTables, folder: Path, settings: dict[str, Any] | N
         if name.endswith("_metrics"):
             paths[name] = folder / f"{name}.jsonl"
             paths[name].write_text("".join(json.dumps(row) + "\n" for row in value))
-        elif name == "layout":
-            paths["integrate_layout"] = folder / "layout.parquet"
-            pd.DataFrame(value).to_parquet(paths["integrate_layout"])
-        elif name == "integrate":
-            paths["integrate_scores"] = folder / "integrate_scores.json"
-            paths["integrate_scores"].write_text(json.dumps(value))
+        elif name == "integrate_layout":
+            paths[name] = folder / f"{name}.parquet"
+            pd.DataFrame(value).to_parquet(paths[name])
         elif isinstance(value, list):
             paths[name] = [folder / f"{name}_{number}.json" for number in range(len(value))]
             for path, table in zip(paths[name], value, strict=True):

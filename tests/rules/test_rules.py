@@ -26,7 +26,7 @@ TINY = {
     "finetune": TRAINING,
 }
 PER_DATASET = {"fetch", "qc", "normalize"}
-AFTER_INGEST = {"split", "pack", "pretrain", "finetune", "bundle", "report"}
+AFTER_INGEST = {"split", "pack", "pretrain", "finetune", "perturb", "bundle", "report"}
 INGEST = {"register", "append", "seal"}
 
 
@@ -90,7 +90,8 @@ def test_a_second_run_has_nothing_to_do(built):
         ({"report": {"title": "Another"}}, {"report"}),
         ({"bundle": {"version": "0.2.0"}}, {"bundle", "report"}),
         ({"finetune": {"learning_rate": 0.001}}, {"finetune", "bundle", "report"}),
-        ({"pretrain": {"epochs": 2}}, {"pretrain", "finetune", "bundle", "report"}),
+        ({"perturb": {"n_masks": 2}}, {"perturb", "bundle", "report"}),
+        ({"pretrain": {"epochs": 2}}, {"pretrain", "finetune", "perturb", "bundle", "report"}),
         ({"split": {"seed": 1}}, AFTER_INGEST),
         ({"qc": {"min_counts": 2}}, {"qc", "normalize"} | INGEST | AFTER_INGEST),
         ({"fetch": {"min_mapped_genes": 0.2}}, PER_DATASET | INGEST | AFTER_INGEST),
@@ -114,7 +115,7 @@ def test_a_changed_dataset_row_reruns_that_dataset_only(built):
         ("report/wording.py", {"report"}),
         ("finetune/calibrate.py", {"finetune", "bundle", "report"}),
         # A library: the stages that use it, and what follows.
-        ("tabnet/decoder.py", {"pretrain", "finetune", "bundle", "report"}),
+        ("tabnet/decoder.py", {"pretrain", "finetune", "perturb", "bundle", "report"}),
         ("qc/judge.py", {"qc", "normalize"} | INGEST | AFTER_INGEST),
         ("cli.py", set()),
     ],
@@ -152,6 +153,15 @@ def test_another_atlas_by_option_alone_is_no_demo_with_another_name(tmp_path):
     done = Workdir(tmp_path).snakemake("-n", "--config", "atlas=mine", check=False)
     assert done.returncode == 2
     assert "`datasets` is missing" in done.stderr
+
+
+def test_a_screen_outside_the_atlas_is_read_before_it_is_predicted(built):
+    row = {"dataset_id": "screen", "path": "screen.h5ad"}
+    (built.path / "screen.h5ad").write_bytes(b"no h5ad")
+    change = built.configure(perturb={"datasets": [row]})
+    assert built.plan(*change) == {"read_screen", "perturb", "bundle", "report"}
+    done = built.snakemake("results/tiny/perturb/screens/screen.h5ad", "-c1", *change, check=False)
+    assert "screen.h5ad: not a readable h5ad" in done.stdout + done.stderr
 
 
 def test_a_gene_list_is_an_input(built):

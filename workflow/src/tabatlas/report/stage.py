@@ -47,8 +47,8 @@ def run(
         pretrain_scores=read_table(pretrain_scores),
         finetune_metrics=read_rows(finetune_metrics),
         finetune_scores=read_table(finetune_scores),
-        integrate=read_table(integrate_scores),
-        layout=read_columns(integrate_layout),
+        integrate_scores=read_table(integrate_scores),
+        integrate_layout=read_columns(integrate_layout),
         perturb_scores=read_table(perturb_scores),
         bundle=read_table(bundle),
     )
