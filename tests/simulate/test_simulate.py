@@ -242,8 +242,8 @@ def test_the_tree_of_programs_is_a_part_of_the_cell_ontology():
 
 def test_an_unknown_dataset_is_named_with_the_known_ones(tmp_path):
     (tmp_path / "simulate.json").write_text("{}")
+    paths = [tmp_path / name for name in ("a.h5ad", "t.h5ad", "markers.tsv")]
     with pytest.raises(UsageError, match=r"pbmc_a: the demo atlas has demo_a, demo_b"):
-        paths = (tmp_path / name for name in ("a.h5ad", "t.h5ad", "markers.tsv"))
         run("pbmc_a", tmp_path / "simulate.json", *paths)
     assert [path.name for path in tmp_path.iterdir()] == ["simulate.json"]
 

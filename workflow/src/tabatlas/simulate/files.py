@@ -24,7 +24,7 @@ from tabatlas.simulate.design import (
 from tabatlas.simulate.draws import named_generator
 
 SCREEN_STRATEGY = "CRISPR activation screen"
-# Natural log fold change against the mean of all types from which on a gene marks a type: 2.7 times.
+# A gene marks a type where its program raises it by more than this (natural log: 2.7 times).
 MARKER_RISE = 1.0
 
 
@@ -122,9 +122,10 @@ def build_truth(dataset: SimulatedDataset, source: ad.AnnData) -> ad.AnnData:
 
 
 def list_markers(dataset: SimulatedDataset) -> pd.DataFrame:
-    """The true markers, `cell_type` (term) and `gene` (Ensembl id), strongest first; none of a screen.
+    """The true markers, `cell_type` (term) and `gene` (Ensembl id), strongest first.
 
-    A marker is a measured gene that a type's program raises by more than `MARKER_RISE`.
+    A marker is a measured gene that a type's program raises by more than `MARKER_RISE` above the
+    mean of all types. A screen, of one cell line, has none.
     """
     programs = dataset.effects.get(names.CELL_TYPE, pd.DataFrame())
     rows = [

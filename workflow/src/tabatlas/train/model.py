@@ -19,8 +19,9 @@ from tabatlas.errors import IntegrityError, ModelError
 from tabatlas.provenance import digest_json, read_json, write_json, write_text
 from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.architecture import Architecture
+from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.encoder import Encoder
-from tabatlas.train.checkpoint import read_tensors, write_tensors
+from tabatlas.train.checkpoint import load_weights, pick, read_tensors, write_tensors
 
 FORMAT = 1
 WEIGHTS, CONFIG, GENES = "model.safetensors", "config.json", "genes.parquet"
@@ -102,3 +103,11 @@ def build_encoder(
 ) -> Encoder:
     """A freshly initialised encoder over these genes."""
     return Encoder(architecture, *gene_statistics(genes), generator)
+
+
+def build_classifier(model: Model, generator: torch.Generator) -> Classifier:
+    """The classifier of a fine-tuned model's folder, ready to predict."""
+    encoder = build_encoder(model.architecture, model.genes, generator)
+    classifier = Classifier(encoder, model.about["n_classes"], generator)
+    load_weights(classifier, pick(model.tensors, "classifier"), "classifier")
+    return classifier.eval()

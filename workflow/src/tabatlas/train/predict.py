@@ -1,14 +1,15 @@
 """From minibatches to what a network takes, hidden genes, and the one inference loop."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from tabatlas.stream.minibatch import Minibatch
 
-# (x_ng, missing_ng) → one row per cell
-Forward = Callable[[Tensor, Tensor], Tensor]
+# A tensor with one row per cell, or several of them.
+Output = TypeVar("Output")
 
 
 def open_inputs(minibatch: Minibatch, presence_mg: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,9 +32,11 @@ def draw_hidden(missing_ng: Tensor, ratio: float, generator: torch.Generator) ->
 
 @torch.inference_mode()
 def predict(
-    forward: Forward, minibatches: Iterable[Minibatch], presence_mg: Tensor
-) -> Iterator[tuple[Minibatch, Tensor]]:
-    """Each minibatch, moved to the device of `presence_mg`, with the network's output for it."""
+    forward: Callable[[Tensor, Tensor], Output],
+    minibatches: Iterable[Minibatch],
+    presence_mg: Tensor,
+) -> Iterator[tuple[Minibatch, Output]]:
+    """Each minibatch, on the device of `presence_mg`, with what `forward` makes of (x, missing)."""
     for minibatch in minibatches:
         moved = minibatch.to(presence_mg.device)
         yield moved, forward(*open_inputs(moved, presence_mg))
