@@ -38,9 +38,16 @@ MODEL_FILES = (
 CLASSIFIER_FILES = ("labels.json", "calibration.json", "predictions.parquet")
 
 
+# Classifiers besides the one of `finetune`, each by its seed.
+REPLICATE_SEEDS = range(
+    CONFIG.finetune.seed + 1, CONFIG.finetune.seed + 1 + CONFIG.explain.replicates
+)
+
+
 wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
     stage="[a-z]+",
+    seed="[0-9]+",
 
 
 localrules:
@@ -77,6 +84,13 @@ def gene_list(genes):
     return [] if genes in ("protein_coding", "all", "hvg") else genes
 
 
+def marker_file(wildcards):
+    """The table of known markers, where one is named; simulated for the demo."""
+    if CONFIG.explain.simulated:
+        return f"{RESULTS}/simulate/{CONFIG.explain.simulated}.markers.tsv"
+    return CONFIG.explain.markers or []
+
+
 def folder_of(path):
     """The folder of a path, as the commands take it."""
     return path.rpartition("/")[0]
@@ -95,6 +109,11 @@ def encoder_folder(wildcards, input):
 def classifier_folder(wildcards, input):
     """Where the classifier is."""
     return folder_of(input.classifier[0])
+
+
+def replicate_folders(wildcards, input):
+    """Where the classifiers of other seeds are."""
+    return [folder_of(path) for path in input.replicates]
 
 
 def bundle_folder(wildcards, output):

@@ -14,6 +14,7 @@ STAGES = (
     "pack",
     "pretrain",
     "finetune",
+    "explain",
     "bundle",
     "report",
 )
