@@ -20,6 +20,7 @@ SECTIONS = [
     "pretraining",
     "finetuning",
     "test",
+    "explanation",
     "provenance",
 ]
 

@@ -11,6 +11,7 @@ rule report:
         split=f"{RESULTS}/split/split.json",
         pretrain=multiext(f"{RESULTS}/pretrain/", "metrics.jsonl", "scores.json"),
         finetune=multiext(f"{RESULTS}/finetune/", "metrics.jsonl", "scores.json"),
+        explain=f"{RESULTS}/explain/scores.json",
         bundle=f"{RESULTS}/bundle/bundle.json",
         settings=f"{RESULTS}/settings/report.json",
     output:
@@ -34,6 +35,7 @@ rule report:
         " --normalize {input.normalize:q} --manifest {input.manifest:q} --split {input.split:q}"
         " --pretrain-metrics {input.pretrain[0]:q} --pretrain-scores {input.pretrain[1]:q}"
         " --finetune-metrics {input.finetune[0]:q} --finetune-scores {input.finetune[1]:q}"
+        " --explain-scores {input.explain:q}"
         " --bundle {input.bundle:q} --benchmarks {params.benchmarks:q}"
         " --settings {input.settings:q} --html {output.html:q} --json {output.json:q}"
         " --run {output.run:q} 2>&1 | tee -i {log:q}"

@@ -62,7 +62,7 @@ class DeletionTest:
         mean_ng = self.expression_cg[predicted_n]
 
         def lose(gene_nk: np.ndarray) -> np.ndarray:
-            return self.measure_loss(x_ng, missing_ng, class_n, gene_nk)
+            return self.measure_loss(x_ng, missing_ng, class_n, gene_nk).cpu().numpy()
 
         draws = [
             match_genes(top_nk, mean_ng, ~missing & (mean_ng > 0), self.rng)
@@ -83,14 +83,11 @@ class DeletionTest:
 
     def measure_loss(
         self, x_ng: Tensor, missing_ng: Tensor, class_n: Tensor, gene_nk: np.ndarray
-    ) -> np.ndarray:
-        """Probability that the predicted class loses with the first genes of each row hidden."""
-        whole_n = self.answer(x_ng, missing_ng, class_n)
-        lost = [
-            whole_n - self.answer(x_ng, hide_genes(missing_ng, gene_nk[:, :size]), class_n)
-            for size in self.sizes
-        ]
-        return torch.stack(lost, dim=1).cpu().numpy()
+    ) -> Tensor:
+        """Probability that the predicted class loses with the first genes hidden (n, i)."""
+        hidden = (hide_genes(missing_ng, gene_nk[:, :size]) for size in self.sizes)
+        left = [self.answer(x_ng, hidden_ng, class_n) for hidden_ng in hidden]
+        return self.answer(x_ng, missing_ng, class_n)[:, None] - torch.stack(left, dim=1)
 
     def answer(self, x_ng: Tensor, hidden_ng: Tensor, class_n: Tensor) -> Tensor:
         """Calibrated probability of each cell's class (n,)."""

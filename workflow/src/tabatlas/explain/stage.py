@@ -257,7 +257,7 @@ def compare_markers(
     )
     coefficients_cg = study.logistic.coefficients_cg
     rankings = {name: means.sum_steps(name)[0] for name in means.importance}
-    # Known markers are genes that a type has more of. Masks have no sign: the peer without one, too.
+    # A marker is a gene that a type has more of; masks have no sign. So the peer has its say twice.
     rankings |= {LOGISTIC: coefficients_cg, f"{LOGISTIC}_unsigned": np.abs(coefficients_cg)}
     usable_cg = find_usable(means)
     per_type, overall = score_markers(

@@ -16,6 +16,7 @@ from tabatlas.finetune.evaluate import LOGISTIC
 from tabatlas.scores.classification import name_bootstrap_unit
 from tabatlas.scores.importance import bootstrap_mean
 
+MAX_COLUMNS = 60  # genes of a heatmap, as long as each type has one
 Class = Mapping[str, Any]
 
 
@@ -134,10 +135,9 @@ def draw_heatmaps(
     """Mean importance by type and by step, of stable genes of stable types alone."""
     drawn = [number for number, row in enumerate(rows) if row["stable"]]
     stable = list_stable(means, chosen.n_top)
-    genes = np.array(
-        list(dict.fromkeys(g for one in drawn for g in stable[one][: chosen.heatmap_genes])),
-        dtype=np.int64,
-    )
+    n_each = min(chosen.heatmap_genes, max(MAX_COLUMNS // max(len(drawn), 1), 1))
+    union = dict.fromkeys(gene for one in drawn for gene in stable[one][:n_each])
+    genes = np.array(list(union), dtype=np.int64)
     steps_csg = means.importance["weighted"][0]
     columns = symbols[genes].tolist()
     by_type = steps_csg.sum(axis=1)[np.ix_(drawn, genes)]

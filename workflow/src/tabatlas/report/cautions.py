@@ -19,6 +19,8 @@ def find_cautions(summary: Mapping[str, Any], settings: ReportSettings) -> list[
         text = "Test cells come from donors that also train: new donors may be harder."
         cautions.append({"section": "split", "text": text})
     cautions += [{"section": "test", "text": text} for text in examine_test(summary["test"])]
+    explanation = examine_explanation(summary["explanation"])
+    cautions += [{"section": "explanation", "text": text} for text in explanation]
     return cautions
 
 
@@ -55,4 +57,17 @@ def examine_test(test: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "Intervals are over cells, because too few donors are tested: cells of one donor are "
             "alike, so the true uncertainty is larger."
+        )
+
+
+def examine_explanation(explanation: Mapping[str, Any]) -> Iterator[str]:
+    """Types whose important genes depend on the seed, and cells that are no test cells."""
+    if explanation["part"] != "test":
+        yield f"Masks are those of {explanation['part']} cells: no labelled test cell is there."
+    unstable = [row["label"] for row in explanation["types"] if not row["stable"]]
+    if unstable:
+        yield (
+            f"Important genes of {format_noun(len(unstable), 'type')} of "
+            f"{format_count(len(explanation['types']))} change with the seed, so none of them is "
+            f"drawn: {', '.join(unstable)}."
         )

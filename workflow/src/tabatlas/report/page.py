@@ -10,7 +10,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tabatlas.report import wording
-from tabatlas.report.heatmap import lay_out_heatmap, name_side
+from tabatlas.report.explanation import trace_deletion
+from tabatlas.report.heatmap import (
+    lay_out_heatmap,
+    name_side,
+    square_counts,
+    square_importances,
+)
 from tabatlas.report.scale import fit_axis, fit_score_axis
 
 FILTERS = {
@@ -61,6 +67,9 @@ def open_templates() -> Environment:
         "fit_score_axis": fit_score_axis,
         "lay_out_heatmap": lay_out_heatmap,
         "noun": wording.format_noun,
+        "square_counts": square_counts,
+        "trace_deletion": trace_deletion,
+        "square_importances": square_importances,
     }
     return environment
 

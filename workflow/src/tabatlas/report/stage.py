@@ -25,6 +25,7 @@ def run(
     pretrain_scores: Annotated[Path, "pretrain/scores.json"],
     finetune_metrics: Annotated[Path, "finetune/metrics.jsonl"],
     finetune_scores: Annotated[Path, "finetune/scores.json"],
+    explain_scores: Annotated[Path, "explain/scores.json"],
     bundle: Annotated[Path, "bundle/bundle.json"],
     benchmarks: Annotated[Path, "folder of Snakemake's benchmark files"],
     settings: Annotated[Path, "settings/report.json"],
@@ -43,6 +44,7 @@ def run(
         pretrain_scores=read_table(pretrain_scores),
         finetune_metrics=read_rows(finetune_metrics),
         finetune_scores=read_table(finetune_scores),
+        explain_scores=read_table(explain_scores),
         bundle=read_table(bundle),
     )
     summary = summarize_atlas(tables, ReportSettings.read(settings))

@@ -28,6 +28,7 @@ class StageTables:
     pretrain_scores: Table
     finetune_metrics: Sequence[Table]
     finetune_scores: Table
+    explain_scores: Table
     bundle: Table
 
 
@@ -46,6 +47,7 @@ def summarize_atlas(tables: StageTables, settings: ReportSettings) -> Table:
         "pretraining": summarize_pretraining(tables.pretrain_metrics, tables.pretrain_scores),
         "finetuning": summarize_finetuning(tables.finetune_metrics, tables.finetune_scores),
         "test": summarize_test(tables.finetune_scores),
+        "explanation": tables.explain_scores,
         "bundle": tables.bundle,
     }
     summary["cautions"] = find_cautions(summary, settings)

@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.stats import hypergeom, spearmanr
+from threadpoolctl import threadpool_limits
 
 from tabatlas.scores.classification import LEAST_DONORS, N_RESAMPLES, Interval
 
@@ -34,7 +35,8 @@ def correlate_ranks(one_g: np.ndarray, other_g: np.ndarray) -> float:
     """Spearman's rank correlation; 0 where one side is constant and ranks nothing."""
     if len(one_g) < 2 or np.ptp(one_g) == 0 or np.ptp(other_g) == 0:
         return 0.0
-    return float(spearmanr(one_g, other_g).statistic)
+    with threadpool_limits(1):  # the bits of BLAS depend on its number of threads
+        return float(spearmanr(one_g, other_g).statistic)
 
 
 def average_precision(score_g: np.ndarray, is_marker_dg: np.ndarray) -> np.ndarray:
@@ -83,5 +85,6 @@ def bootstrap_mean(value_n: np.ndarray, group_n: np.ndarray, rng: np.random.Gene
     n_u = np.bincount(code_n)
     n_units = len(groups)
     times = rng.multinomial(n_units, np.full(n_units, 1 / n_units), N_RESAMPLES)
-    low, high = np.quantile((times @ total_u) / (times @ n_u), [0.025, 0.975])
+    with threadpool_limits(1):
+        low, high = np.quantile((times @ total_u) / (times @ n_u), [0.025, 0.975])
     return Interval(float(value_n.mean()), float(low), float(high))
