@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from panglao import REFERENCE, write_markers
 from tabatlas.provenance import read_json
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,7 @@ def results(tmp_path_factory):
     """The atlas of two studies, built in a folder in which `data` is the real cells."""
     folder = tmp_path_factory.mktemp("two_studies")
     (folder / "data").symlink_to(Path(DATA).resolve())
+    write_markers(Path(DATA) / REFERENCE, folder / "markers.tsv")
     config = Path(__file__).with_name("two_studies.yaml")
     snakefile = ROOT / "Snakefile"
     command = ["-m", "snakemake", "-s", snakefile, "--cores", "2", "--configfile", config]

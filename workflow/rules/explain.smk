@@ -35,7 +35,8 @@ rule explain:
     input:
         classifier=multiext(f"{RESULTS}/finetune/", *MODEL_FILES, *CLASSIFIER_FILES),
         replicates=expand(
-            f"{RESULTS}/explain/replicates/{{seed}}/model.safetensors", seed=REPLICATE_SEEDS
+            f"{RESULTS}/explain/replicates/{{seed}}/model.safetensors",
+            seed=REPLICATE_SEEDS,
         ),
         pack=f"{RESULTS}/pack/manifest.json",
         shards=f"{RESULTS}/pack/shards",
