@@ -83,4 +83,4 @@ def judge_deletion(mean: Table) -> Iterator[tuple[str, str]]:
 
 def trace_deletion(curve: Sequence[Table], name: str) -> list[list[float]]:
     """Points (hidden genes, loss of probability) of one method."""
-    return [[row["n_hidden"], row[name]] for row in curve]
+    return [[row["n_hidden"], round(row[name], 3)] for row in curve]

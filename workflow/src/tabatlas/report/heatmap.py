@@ -12,7 +12,7 @@ from tabatlas.report.wording import (
 )
 
 NAME_COLUMNS = 34  # longer names are shortened
-LETTER = 0.57  # mean width of a letter, as a share of the font's size, in wide fonts
+LETTER = 0.66  # mean width of a capital letter, as a share of the font's size, in wide fonts
 PALE = 0.02  # share of the largest value that is too pale to see
 SLANT = 0.72  # height, and width, of a name at 45°
 
