@@ -26,8 +26,13 @@ def judge_stability(explanation: Table) -> Iterator[tuple[str, str]]:
     if stability is None:
         yield UNKNOWN, "No cell is named rightly by every classifier: stability is not known."
         return
-    jaccard, chance = (stability["weighted"][key] for key in ("jaccard", "jaccard_chance"))
-    values = f"mean Jaccard index {format_score(jaccard)}, by chance {format_score(chance)}"
+    weighted = stability["weighted"]
+    jaccard = weighted["jaccard"]
+    chance, foreign = (
+        format_score(weighted[f"jaccard_{key}"]) for key in ("chance", "other_types")
+    )
+    values = f"mean Jaccard index {format_score(jaccard)}, with other types' genes {foreign}, "
+    values += f"by chance {chance}"
     if jaccard >= HALF_SHARED:
         yield GOOD, f"Masks name mostly the same genes whatever the seed: {values}."
     else:
