@@ -6,6 +6,7 @@ from tabatlas.explain.deletion import (
     choose_sizes,
     hide_genes,
     match_genes,
+    rank_expression,
     rank_genes,
 )
 
@@ -27,7 +28,7 @@ def test_matched_genes_are_others_distinct_allowed_and_of_like_expression():
     mean_ng = np.tile(rng.permutation(2000) / 2000, (5, 1))
     chosen_nk = np.stack([rng.choice(2000, 50, replace=False) for _ in range(5)])
     allowed_ng = rng.random((5, 2000)) < 0.7
-    matched_nk = match_genes(chosen_nk, mean_ng, allowed_ng, rng)
+    matched_nk = match_genes(chosen_nk, rank_expression(mean_ng), allowed_ng, rng)
     for chosen, matched, allowed in zip(chosen_nk, matched_nk, allowed_ng, strict=True):
         assert len(set(matched)) == 50
         assert not set(matched) & set(chosen)
@@ -36,13 +37,17 @@ def test_matched_genes_are_others_distinct_allowed_and_of_like_expression():
         np.take_along_axis(mean_ng, matched_nk, 1) - np.take_along_axis(mean_ng, chosen_nk, 1)
     )
     assert gap.max() < 0.03
-    assert not (matched_nk == match_genes(chosen_nk, mean_ng, allowed_ng, rng)).all()
+    assert not (
+        matched_nk == match_genes(chosen_nk, rank_expression(mean_ng), allowed_ng, rng)
+    ).all()
 
 
 def test_the_most_expressed_genes_find_the_next_ones():
     mean_ng = np.arange(100.0)[None]
     chosen_nk = np.arange(99, 89, -1)[None]
-    matched = match_genes(chosen_nk, mean_ng, np.ones((1, 100), bool), np.random.default_rng(0))
+    matched = match_genes(
+        chosen_nk, rank_expression(mean_ng), np.ones((1, 100), bool), np.random.default_rng(0)
+    )
     assert len(set(matched[0])) == 10
     assert matched.min() >= 60
 
@@ -50,7 +55,7 @@ def test_the_most_expressed_genes_find_the_next_ones():
 def test_where_genes_run_out_fewer_are_hidden():
     chosen_nk = np.array([[0, 1, 2]])
     allowed_ng = np.array([[True, True, True, True, False]])
-    matched = match_genes(chosen_nk, np.arange(5.0)[None], allowed_ng, np.random.default_rng(0))
+    matched = match_genes(chosen_nk, np.arange(5)[None], allowed_ng, np.random.default_rng(0))
     assert sorted(matched[0]) == [-1, -1, 3]
 
 

@@ -46,6 +46,7 @@ class DeletionTest:
     temperature: float
     logistic: LogisticBaseline
     expression_cg: np.ndarray
+    rank_cg: np.ndarray
     sizes: Sequence[int]
     n_draws: int
     rng: np.random.Generator
@@ -65,7 +66,7 @@ class DeletionTest:
             return self.measure_loss(x_ng, missing_ng, class_n, gene_nk).cpu().numpy()
 
         draws = [
-            match_genes(top_nk, mean_ng, ~missing & (mean_ng > 0), self.rng)
+            match_genes(top_nk, self.rank_cg[predicted_n], ~missing & (mean_ng > 0), self.rng)
             for _ in range(self.n_draws)
         ]
         return Deletion(
@@ -123,30 +124,37 @@ def average_genes(mean_ng: np.ndarray, gene_nk: np.ndarray) -> np.ndarray:
     return values_nk.sum(axis=1) / np.maximum((gene_nk >= 0).sum(axis=1), 1)
 
 
+def rank_expression(expression_cg: np.ndarray) -> np.ndarray:
+    """Rank of each gene by its mean expression in a type (c, g)."""
+    return expression_cg.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+
+
 def match_genes(
-    chosen_nk: np.ndarray, mean_ng: np.ndarray, allowed_ng: np.ndarray, rng: np.random.Generator
+    chosen_nk: np.ndarray, rank_ng: np.ndarray, allowed_ng: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """For each chosen gene another one, allowed and of about its rank by mean expression (n, k).
 
     All genes of a row are distinct, and none of them is a chosen one.
     """
     matched_nk = np.full_like(chosen_nk, -1)
-    for row, chosen_k, mean_g, allowed_g in zip(
-        matched_nk, chosen_nk, mean_ng, allowed_ng, strict=True
+    for row, chosen_k, rank_g, allowed_g in zip(
+        matched_nk, chosen_nk, rank_ng, allowed_ng, strict=True
     ):
         chosen = chosen_k[chosen_k >= 0]
         free_g = allowed_g.copy()
         free_g[chosen] = False
-        row[: len(chosen)] = match_row(chosen, mean_g, np.flatnonzero(free_g), rng)
+        row[: len(chosen)] = match_row(chosen, rank_g, np.flatnonzero(free_g), rng)
     return matched_nk
 
 
 def match_row(
-    chosen: np.ndarray, mean_g: np.ndarray, free: np.ndarray, rng: np.random.Generator
+    chosen: np.ndarray, rank_g: np.ndarray, free: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """For each chosen gene one of the free ones, in its place; −1 where they run out."""
-    rank_g = np.argsort(np.argsort(mean_g, kind="stable"), kind="stable")
-    reach = max(LEAST_JITTER, JITTER * len(mean_g))
+    matched = np.full(len(chosen), -1)
+    if not len(free):
+        return matched
+    reach = max(LEAST_JITTER, JITTER * len(rank_g))
     # A random shift of the ranks makes each draw another one and keeps it near.
     shifted = rank_g[free] + rng.uniform(-reach, reach, len(free))
     order = np.argsort(shifted)
@@ -156,8 +164,5 @@ def match_row(
     # The nearest place that no gene before has taken, moved down where the end is reached.
     place = np.maximum.accumulate(place - turn) + turn
     place = np.minimum(place, len(free) - len(chosen) + turn)
-    matched = np.full(len(chosen), -1)
-    matched[by_rank] = (
-        np.where(place >= 0, free[order[np.maximum(place, 0)]], -1) if len(free) else -1
-    )
+    matched[by_rank] = np.where(place >= 0, free[order[np.maximum(place, 0)]], -1)
     return matched

@@ -21,7 +21,7 @@ from tabatlas.explain.attribution import (
     list_importances,
     list_masks,
 )
-from tabatlas.explain.deletion import Deletion, DeletionTest, choose_sizes
+from tabatlas.explain.deletion import Deletion, DeletionTest, choose_sizes, rank_expression
 from tabatlas.explain.markers import match_markers, score_markers
 from tabatlas.explain.sample import sample_types
 from tabatlas.explain.settings import ExplainSettings
@@ -231,6 +231,7 @@ def delete_genes(
         study.temperature,
         study.logistic,
         means.expression_cg,
+        rank_expression(means.expression_cg),
         sizes,
         chosen.deletion_draws,
         np.random.default_rng([chosen.seed, 3]),

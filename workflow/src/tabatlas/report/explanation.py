@@ -28,11 +28,11 @@ def judge_stability(explanation: Table) -> Iterator[tuple[str, str]]:
         return
     weighted = stability["weighted"]
     jaccard = weighted["jaccard"]
-    chance, foreign = (
-        format_score(weighted[f"jaccard_{key}"]) for key in ("chance", "other_types")
+    values = (
+        f"mean Jaccard index {format_score(jaccard)}, with other types' genes "
+        f"{format_score(weighted['jaccard_other_types'])}, by chance "
+        f"{format_score(weighted['jaccard_chance'])}"
     )
-    values = f"mean Jaccard index {format_score(jaccard)}, with other types' genes {foreign}, "
-    values += f"by chance {chance}"
     if jaccard >= HALF_SHARED:
         yield GOOD, f"Masks name mostly the same genes whatever the seed: {values}."
     else:
