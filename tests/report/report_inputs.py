@@ -95,6 +95,7 @@ def make_tables(
         integrate_scores=make_integration(rng),
         integrate_layout=make_layout(labels, datasets, rng),
         perturb_scores=make_perturbation(),
+        explain_scores=make_explanation(types),
         bundle={
             "name": "demo",
             "version": "0.1.0+5b1f0c9e77d2",
@@ -249,6 +250,94 @@ def make_scores(types: dict[str, str], rng: np.random.Generator) -> dict[str, An
         ],
         "n_unseen_test_cells": 0,
         "notes": [],
+    }
+
+
+def make_explanation(types: dict[str, str]) -> dict[str, Any]:
+    labels = list(types)
+    genes = [f"GENE{number}" for number in range(len(labels))]
+    values = [[0.03 * 0.5 ** abs(i - j) for j in range(len(genes))] for i in range(len(labels))]
+    stability = {
+        "jaccard": 0.41,
+        "jaccard_chance": 0.005,
+        "jaccard_other_types": 0.06,
+        "spearman": 0.62,
+        "spearman_chance": 0.044,
+    }
+    return {
+        "part": "test",
+        "n_cells": 605,
+        "n_donors": 5,
+        "n_top": 20,
+        "min_stability": 0.1,
+        "accuracy": [0.917, 0.894, 0.896],
+        "selection": {
+            "n_selected": 1275.2,
+            "n_expressed": 627.4,
+            "steps": [{"n_selected": 888.8, "n_expressed": 436.0}] * 2,
+        },
+        "types": [
+            {
+                "label": label,
+                "ontology_term_id": types[label],
+                "n_sampled": 100,
+                "n_cells": 83,
+                "stability": dict.fromkeys(("weighted", "plain"), stability | {"n_stable": 7}),
+                "stable": True,
+                "stable_genes": genes[number : number + 2],
+                "markers": make_agreement() | {"n_markers": 102, "n_genes": 1998},
+            }
+            for number, label in enumerate(labels)
+        ],
+        "stability": {"n_types": len(labels), "n_stable": len(labels)}
+        | dict.fromkeys(("weighted", "plain"), stability),
+        "markers": {
+            "n_rows": 978,
+            "n_other_types": 0,
+            "n_unknown_genes": 3,
+            "overall": make_agreement() | {"n_types": len(labels)},
+        },
+        "deletion": {
+            "bootstrap_unit": "donors",
+            "n_draws": 5,
+            "curve": [{"n_hidden": n} | make_deletion(n) for n in (1, 2, 5, 10, 20, 50)],
+            "mean": make_deletion(15),
+            "mean_expression": {"tabnet": 1.24, "control": 1.25},
+        },
+        "heatmaps": {
+            "types": {"rows": labels, "columns": genes, "values": values},
+            "steps": {"rows": ["step 1", "step 2"], "columns": genes, "values": values[:1] * 2},
+        },
+    }
+
+
+def make_agreement() -> dict[str, Any]:
+    chance = {"matched": 0.083, "matched_share": 0.01}
+    auprc = {
+        "weighted": 0.093,
+        "plain": 0.094,
+        "logistic_regression": 0.346,
+        "logistic_regression_unsigned": 0.25,
+    }
+    return {
+        "prevalence": 0.05,
+        "methods": {name: {"auprc": value} | chance for name, value in auprc.items()},
+        "differences": {"logistic_regression": {"value": -0.25, "low": -0.37, "high": -0.13}},
+    }
+
+
+def make_deletion(n_hidden: int) -> dict[str, Any]:
+    lost = 0.02 * n_hidden**0.5
+    return {
+        "tabnet": lost,
+        "control": 0.001,
+        "logistic_regression": 3 * lost,
+        "tabnet_over_control": {"value": lost - 0.001, "low": 0.8 * lost, "high": 1.2 * lost},
+        "tabnet_over_logistic_regression": {
+            "value": -2 * lost,
+            "low": -2.2 * lost,
+            "high": -1.8 * lost,
+        },
     }
 
 

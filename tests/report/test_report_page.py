@@ -23,6 +23,7 @@ SECTIONS = [
     "test",
     "integration",
     "perturbation",
+    "explanation",
     "provenance",
 ]
 

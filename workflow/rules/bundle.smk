@@ -27,12 +27,12 @@ rule bundle:
     params:
         code=stage_digest("bundle"),
         atlas=ATLAS,
-        encoder=encoder_folder,
-        classifier=classifier_folder,
-        embedder=embedder_folder,
-        effects=effects_folder,
-        explanations=explanations_folder,
-        bundles=bundle_folder,
+        encoder=f"{RESULTS}/pretrain",
+        classifier=f"{RESULTS}/finetune",
+        embedder=f"{RESULTS}/integrate",
+        effects=f"{RESULTS}/perturb",
+        explanations=f"{RESULTS}/explain",
+        bundles=f"{RESULTS}/bundle",
     shell:
         "tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
         " --manifest {input.manifest:q} --proof {input.proof:q} --encoder {params.encoder:q}"

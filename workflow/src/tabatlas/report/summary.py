@@ -32,6 +32,7 @@ class StageTables:
     integrate_scores: Table
     integrate_layout: Table
     perturb_scores: Table
+    explain_scores: Table
     bundle: Table
 
 
@@ -52,6 +53,7 @@ def summarize_atlas(tables: StageTables, settings: ReportSettings) -> Table:
         "test": summarize_test(tables.finetune_scores),
         "integration": summarize_integration(tables.integrate_scores, tables.integrate_layout),
         "perturbation": summarize_perturbation(tables.perturb_scores),
+        "explanation": tables.explain_scores,
         "bundle": tables.bundle,
     }
     summary["cautions"] = find_cautions(summary, settings)
