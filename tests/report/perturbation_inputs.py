@@ -35,7 +35,7 @@ def make_perturbation() -> dict[str, Any]:
     gain = {"value": 0.001, "low": -0.02, "high": 0.02}
     singles |= {
         "can_rank": False,
-        "unable": "the ceiling is 0.10 above the mean baseline; 0.2 are needed",
+        "unable": "the ceiling is 0.10 above the mean effect; 0.2 are needed",
         "best": None,
         "head": "kernel ridge",
         "gains": {"ridge_random": gain, "ridge_pca": gain},

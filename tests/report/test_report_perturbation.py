@@ -80,7 +80,7 @@ def test_a_set_that_cannot_rank_names_no_best_method(words):
             "screen_d, K-562 (single perturbations).",
         )
     ]
-    assert "Unable to rank methods: the ceiling is 0.10 above the mean baseline" in words
+    assert "Unable to rank methods: the ceiling is 0.10 above the mean effect" in words
     assert words.count("Best:") == 1
 
 
