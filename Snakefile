@@ -14,6 +14,7 @@ include: "workflow/rules/split.smk"
 include: "workflow/rules/pack.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"
+include: "workflow/rules/integrate.smk"
 include: "workflow/rules/bundle.smk"
 include: "workflow/rules/report.smk"
 

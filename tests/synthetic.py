@@ -76,6 +76,9 @@ def make_cells(dataset_id: str, n_cells: int, n_donors: int = 2, n_types: int = 
     index = pd.Index([f"{dataset_id}:{barcode}" for barcode in barcodes], name=names.OBS_ID)
     cells = pd.DataFrame(columns, index=index, dtype="category")
     cells[names.BARCODE] = barcodes
+    cells[names.N_GENES] = (100 + number % 7).astype(np.int32)
+    cells[names.PCT_MT] = (number % 5).astype(np.float32)
+    cells[names.DOUBLET_SCORE] = (number % 3 / 10).astype(np.float32)
     return cells
 
 

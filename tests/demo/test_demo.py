@@ -34,8 +34,8 @@ def test_with_shuffled_labels_the_score_falls_to_chance(tmp_path, monkeypatch):
     """Were the test's labels known to any part of the training, this would stay high."""
     real = finetune.PackedSource
 
-    def shuffle_labels(pack, part, labels=()):
-        source = real(pack, part, labels)
+    def shuffle_labels(pack, part, *columns):
+        source = real(pack, part, *columns)
         source.label_n = np.random.default_rng(0).permutation(source.label_n)
         return source
 

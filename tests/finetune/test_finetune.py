@@ -107,8 +107,8 @@ def test_with_shuffled_labels_the_score_falls_to_chance(atlas, encoder, tmp_path
     """Were anything of the test's labels known to the training, this would stay high."""
     real = stage.PackedSource
 
-    def shuffle_labels(pack, part, labels=()):
-        source = real(pack, part, labels)
+    def shuffle_labels(pack, part, *columns):
+        source = real(pack, part, *columns)
         source.label_n = np.random.default_rng(0).permutation(source.label_n)
         return source
 

@@ -5,9 +5,10 @@ import scipy.sparse as sp
 
 from tabatlas import names
 from tabatlas.errors import ConfigError
+from tabatlas.experiment import name_donors
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.split.assign import assign_parts
-from tabatlas.split.donors import draw_cells, draw_part, draw_units, name_donors, tie_groups
+from tabatlas.split.donors import draw_cells, draw_part, draw_units, tie_groups
 from tabatlas.split.duplicates import confirm_pairs, pair_barcodes
 from tabatlas.split.perturbations import fold_perturbations
 from tabatlas.split.prove import prove_disjoint

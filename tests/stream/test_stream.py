@@ -72,6 +72,8 @@ def test_an_empty_cell_is_all_zero(source):
         total_n=torch.tensor([0]),
         dataset=torch.tensor([0]),
         label=torch.tensor([-1]),
+        level=torch.empty(1, 0, dtype=torch.int64),
+        number=torch.empty(1, 0),
         joinid=torch.tensor([7]),
     )
     assert empty.densify(5).tolist() == [[0.0] * 5]

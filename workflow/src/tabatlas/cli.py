@@ -28,6 +28,7 @@ STAGES = {
     "pack": "write the shuffled training cache",
     "pretrain": "train the encoder to predict hidden genes",
     "finetune": "train and test the cell type classifier",
+    "integrate": "train an embedding without batch effects, and compare it with other methods",
     "bundle": "put the models into one versioned folder",
     "report": "write the report",
     "config": "print every knob as YAML, or the JSON schema of the config",

@@ -21,12 +21,13 @@ from tabatlas.fetch.settings import PLAIN_NAME, DatasetRow, FetchSettings
 from tabatlas.fetch.table import read_table
 from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.ingest.settings import IngestSettings
+from tabatlas.integrate.settings import IntegrateSettings
 from tabatlas.normalize.settings import NormalizeSettings
 from tabatlas.pack.settings import PackSettings
 from tabatlas.pretrain.settings import PretrainSettings
 from tabatlas.qc.settings import QCSettings
 from tabatlas.report.settings import ReportSettings
-from tabatlas.settings import StageSettings, settings_class
+from tabatlas.settings import StageSettings
 from tabatlas.simulate.settings import SimulateSettings
 from tabatlas.split.settings import SplitSettings
 
@@ -58,12 +59,13 @@ class Config(StageSettings):
     pack: PackSettings = PackSettings()
     pretrain: PretrainSettings = PretrainSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    integrate: IntegrateSettings = IntegrateSettings()
     bundle: BundleSettings = BundleSettings()
     report: ReportSettings = ReportSettings()
 
     def stage(self, name: str) -> dict[str, Any]:
         """The settings of one stage as plain JSON values."""
-        return getattr(self, name).model_dump(mode="json")
+        return getattr(self, name).model_dump(mode="json", by_alias=True)
 
 
 def load_config(values: Mapping[str, Any]) -> tuple[Config, dict[str, DatasetRow]]:
@@ -138,8 +140,8 @@ def describe_fields(
     for name, field in model.model_fields.items():
         if not indent:
             yield ""
-        section = None if name in examples else settings_class(field.annotation)
-        if section is None:
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
             yield from comment(f"{field.description}{describe_limits(model, name)}", indent)
             value = examples.get(name, field.get_default(call_default_factory=True))
             yield f"{indent}{name}: {write_value(value)}"

@@ -40,6 +40,21 @@ class Experiment:
         table = self.soma.obs.read(column_names=[names.JOINID, *columns]).concat()
         return table.to_pandas().sort_values(names.JOINID, ignore_index=True)
 
+    def read_cells(self, columns: Sequence[str]) -> pd.DataFrame:
+        """`read_obs` with names that hold over all datasets.
+
+        `dataset` is the row of the presence matrix, `donor` the person (see `name_donors`), and
+        `batch` begins with the dataset, for libraries of two datasets may have one name.
+        """
+        owners = (names.DATASET_ID, names.BATCH, names.COLLECTION_ID, names.DONOR_ID)
+        cells = self.read_obs(list(dict.fromkeys([*columns, *owners])))
+        cells[names.DONOR] = name_donors(cells)
+        dataset_ids = cells[names.DATASET_ID].astype(str)
+        rows = {name: row for row, name in enumerate(self.dataset_ids)}
+        cells["dataset"] = dataset_ids.map(rows).astype(np.int64)
+        cells[names.BATCH] = dataset_ids + "/" + cells[names.BATCH].astype(str)
+        return cells
+
     def read_var(self) -> pd.DataFrame:
         """`soma_joinid`, `feature_id` and `feature_name` of every gene of the atlas."""
         var = self.soma.ms[names.MEASUREMENT].var
@@ -67,6 +82,16 @@ class Experiment:
         counts = sp.csr_matrix(entries, shape=(len(joinids), stored.shape[1]), dtype=np.int32)
         counts.sort_indices()
         return counts
+
+
+def name_donors(obs: pd.DataFrame) -> pd.Series:
+    """A name per person: collection and donor. A dataset of unknown donors is one of its own.
+
+    CELLxGENE's `donor_id` is unique only within a dataset, and comparable within a collection.
+    """
+    unknown = obs[names.DONOR_ID].astype(str).eq(names.UNKNOWN)
+    known = obs[names.COLLECTION_ID].astype(str) + "/" + obs[names.DONOR_ID].astype(str)
+    return known.where(~unknown, obs[names.DATASET_ID].astype(str) + "/" + names.UNKNOWN)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ STAGES = (
     "pack",
     "pretrain",
     "finetune",
+    "integrate",
     "bundle",
     "report",
 )
@@ -26,6 +27,7 @@ BARCODE = "barcode"
 DATASET_ID = "dataset_id"
 COLLECTION_ID = "collection_id"
 DONOR_ID = "donor_id"
+DONOR = "donor"  # the person: collection and donor_id, which is unique only within a dataset
 CELL_TYPE = "cell_type"
 CELL_TYPE_ID = "cell_type_ontology_term_id"
 ASSAY = "assay"
@@ -54,6 +56,12 @@ REASON = "reason"
 # obs, normalization
 TOTAL_N = "total_n"  # sum over all atlas genes, kept when a subset of the genes is loaded
 SIZE_FACTOR = "size_factor"
+
+# obs, what a model may learn from: targets, and covariates. A pack holds these columns.
+LABELS = (CELL_TYPE, CELL_TYPE_ID)
+CATEGORICAL = (DATASET_ID, DONOR, BATCH, ASSAY, DISEASE, TISSUE)
+NUMERICAL = (TOTAL_N, N_GENES, PCT_MT, DOUBLET_SCORE)
+COVARIATES = (*CATEGORICAL, *NUMERICAL)
 
 # var
 FEATURE_ID = "feature_id"

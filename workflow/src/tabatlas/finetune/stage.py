@@ -1,6 +1,7 @@
 """Train the classifier from the encoder, calibrate it, test it on held-out cells."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,15 +25,16 @@ from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.classifier import Classifier
-from tabatlas.train.checkpoint import load_weights, name_part, pick
+from tabatlas.tabnet.covariates import Covariate
+from tabatlas.train.checkpoint import name_part
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Progress, Trainer, key_run
 from tabatlas.train.model import (
     CONFIG,
     WEIGHTS,
     Model,
-    build_encoder,
     read_model,
+    restore_encoder,
     write_metrics,
     write_model,
 )
@@ -67,7 +69,7 @@ def run(
     device = choose_device(chosen.device, chosen.threads)
     pretrained = read_model(encoder)
     classes = choose_classes(PackedSource(pack, "train").cells, chosen.min_class_cells)
-    cells = select_cells(pack, classes, chosen)
+    cells = select_cells(pack, classes, pretrained.covariates, chosen)
     task = build_task(pretrained, classes, cells, chosen, device)
     inputs = {name: digest_file(encoder / name) for name in (WEIGHTS, CONFIG)}
     inputs["pack"] = cells.train.digest
@@ -84,6 +86,7 @@ def run(
             tested[names.JOINID].to_numpy(),
             pretrained.genes[names.FEATURE_ID],
             [one.label for one in classes],
+            pretrained.covariates,
         )
         found = predict_cells(task, logistic, source, chosen.batch_size)
     donors = tested.set_index(names.JOINID)["donor"]
@@ -99,10 +102,17 @@ def run(
     write_classifier(task, pretrained, classes, temperature, progress, scores, model)
 
 
-def select_cells(pack: Path, classes: list[CellClass], chosen: FinetuneSettings) -> Cells:
-    """Open both parts of the pack with these classes."""
+def select_cells(
+    pack: Path,
+    classes: list[CellClass],
+    covariates: Sequence[Covariate],
+    chosen: FinetuneSettings,
+) -> Cells:
+    """Open both parts of the pack with these classes and covariates."""
     labels = [one.label for one in classes]
-    train, validation = (PackedSource(pack, part, labels) for part in ("train", "validation"))
+    train, validation = (
+        PackedSource(pack, part, labels, covariates) for part in ("train", "validation")
+    )
     rows = validation.keep_labelled()[: chosen.validation_cells]
     if not len(rows):
         raise InputError(
@@ -121,8 +131,7 @@ def build_task(
 ) -> CellTypes:
     """The classifier on its device, its encoder as pretraining left it."""
     generator = seed_generator("cpu", chosen.seed)
-    encoder = build_encoder(pretrained.architecture, pretrained.genes, generator)
-    load_weights(encoder, pick(pretrained.tensors, "encoder"), "encoder")
+    encoder = restore_encoder(pretrained, generator)
     classifier = Classifier(encoder, len(classes), generator).to(device)
     logger.info("%d labelled cells, %d classes on %s", len(cells.train_rows), len(classes), device)
     return CellTypes(
@@ -133,6 +142,7 @@ def build_task(
         cells.validation_rows,
         chosen.batch_size,
         chosen.hidden_ratio,
+        chosen.unknown_ratio,
         chosen.lambda_sparse,
     )
 

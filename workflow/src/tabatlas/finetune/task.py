@@ -9,7 +9,8 @@ from tabatlas.scores.classification import average_f1, count_confusion
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.classifier import Classifier
-from tabatlas.train.predict import draw_hidden, open_inputs, predict
+from tabatlas.tabnet.covariates import Covariates
+from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs, predict
 
 
 class CellTypes:
@@ -24,18 +25,21 @@ class CellTypes:
         rows: np.ndarray,
         batch_size: int,
         hidden_ratio: float,
+        unknown_ratio: float,
         lambda_sparse: float,
     ) -> None:
         self.model = classifier
         self.presence_mg, self.weight_c = presence_mg, weight_c
         self.validation, self.rows, self.batch_size = validation, rows, batch_size
-        self.hidden_ratio, self.lambda_sparse = hidden_ratio, lambda_sparse
+        self.hidden_ratio, self.unknown_ratio = hidden_ratio, unknown_ratio
+        self.lambda_sparse = lambda_sparse
 
     def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
         """Weighted cross-entropy and the weighted entropy of the masks."""
-        x_ng, missing_ng = open_inputs(minibatch, self.presence_mg)
+        x_ng, missing_ng, covariates = open_inputs(minibatch, self.presence_mg)
         drawn_ng = draw_hidden(missing_ng, self.hidden_ratio, generator)
-        logits_nc, encoding = self.model(x_ng, drawn_ng | missing_ng)
+        covariates = forget_levels(covariates, self.unknown_ratio, generator)
+        logits_nc, encoding = self.model(x_ng, drawn_ng | missing_ng, covariates)
         return (
             self.cross_entropy(logits_nc, minibatch.label) + self.lambda_sparse * encoding.entropy
         )
@@ -48,9 +52,9 @@ class CellTypes:
         loss_n = F.cross_entropy(logits_nc.float(), label_n, reduction="none")
         return (self.weight_c[label_n] * loss_n).mean()
 
-    def logits(self, x_ng: Tensor, missing_ng: Tensor) -> Tensor:
+    def logits(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Tensor:
         """Logits (n, c), as `predict` asks for them."""
-        return self.model(x_ng, missing_ng)[0]
+        return self.model(x_ng, missing_ng, covariates)[0]
 
     def validate(self) -> dict[str, float]:
         """Class-balanced loss and macro-F1 of the labelled validation cells."""

@@ -21,15 +21,6 @@ from tabatlas.tables import read_table
 logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, _ = names.PARTS
-COLUMNS = (
-    names.DATASET_ID,
-    names.BATCH,
-    names.CELL_TYPE,
-    names.CELL_TYPE_ID,
-    names.ASSAY,
-    names.DISEASE,
-    names.TOTAL_N,
-)
 PRESENCE = "presence.npy"
 HVG_SAMPLE = 50_000  # cells; variable genes do not change with more
 
@@ -75,12 +66,11 @@ def clear_folder(shards: Path) -> None:
 
 
 def read_cells(experiment: Experiment, split: Path) -> pd.DataFrame:
-    """Every cell with its part; `dataset` is its row of the presence matrix."""
-    parts = read_table(split, [names.JOINID, names.SPLIT, "donor"])
-    cells = experiment.read_obs(COLUMNS).merge(parts, on=names.JOINID, validate="one_to_one")
-    rows = {name: row for row, name in enumerate(experiment.dataset_ids)}
-    cells["dataset"] = cells[names.DATASET_ID].astype(str).map(rows).astype(np.int64)
-    return cells
+    """Every cell with its part and all that a model may learn from."""
+    stored = [name for name in names.COVARIATES if name != names.DONOR]
+    cells = experiment.read_cells([*names.LABELS, *stored])
+    parts = read_table(split, [names.JOINID, names.SPLIT])
+    return cells.merge(parts, on=names.JOINID, validate="one_to_one")
 
 
 def select_genes(experiment: Experiment, train: pd.DataFrame, settings: PackSettings) -> np.ndarray:

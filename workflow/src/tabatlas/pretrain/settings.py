@@ -3,11 +3,12 @@
 import dataclasses
 from typing import Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, field_validator
 
+from tabatlas import names
 from tabatlas.settings import StageSettings
 from tabatlas.tabnet.architecture import PRESETS, Architecture
-from tabatlas.train.settings import TrainingSettings
+from tabatlas.train.settings import CovariateSettings, TrainingSettings
 
 
 def describe_knob(knob: dataclasses.Field) -> dict[str, Any]:
@@ -44,12 +45,30 @@ class PretrainSettings(TrainingSettings):
         lt=1,
         description="Share of genes hidden per cell (Arik & Pfister 2021, self-supervised task).",
     )
+    covariates: tuple[CovariateSettings, ...] = Field(
+        (),
+        description="Columns that the network knows beside the genes, such as "
+        "{column: assay, as: input, width: 4}; `as: condition` is not selected by the masks. "
+        f"Columns: {', '.join(names.COVARIATES)}.",
+    )
     lambda_sparse: float = Field(
         1e-4,
         ge=0,
         le=1,
         description="Weight of the masks' entropy in the loss (Arik & Pfister 2021).",
     )
+
+    @field_validator("covariates")
+    @classmethod
+    def refuse_repeats(
+        cls, covariates: tuple[CovariateSettings, ...]
+    ) -> tuple[CovariateSettings, ...]:
+        """Each column once."""
+        columns = [one.column for one in covariates]
+        for column in columns:
+            if columns.count(column) > 1:
+                raise ValueError(f"`{column}` stands there twice; keep one of them")
+        return covariates
 
     def choose_architecture(self) -> Architecture:
         """The preset with the knobs that the config names."""

@@ -12,7 +12,8 @@ from tabatlas.pretrain.task import MaskedGenes, Validation
 from tabatlas.provenance import write_json
 from tabatlas.stream.packed import PackedSource, read_manifest
 from tabatlas.tabnet.decoder import Decoder
-from tabatlas.train.checkpoint import name_part
+from tabatlas.train.checkpoint import name_parts
+from tabatlas.train.covariates import describe_covariates
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Progress, Trainer, key_run
 from tabatlas.train.model import (
@@ -36,7 +37,10 @@ def run(
     """Learn to predict hidden genes from the others."""
     chosen = PretrainSettings.read(settings)
     device = choose_device(chosen.device, chosen.threads)
-    train, validation = PackedSource(pack, "train"), PackedSource(pack, "validation")
+    covariates = describe_covariates(chosen.covariates, PackedSource(pack, "train").cells)
+    train, validation = (
+        PackedSource(pack, part, covariates=covariates) for part in ("train", "validation")
+    )
     logger.info("%d cells × %d genes on %s", len(train), train.n_genes, device)
     task = build_task(chosen, train, validation, device)
     key = key_run("pretrain", chosen.model_dump(mode="json"), device, {"pack": train.digest})
@@ -45,8 +49,8 @@ def run(
     write_json(score_pretraining(task, progress), model / "scores.json")
     write_metrics(progress.metrics, model)
     organism = read_manifest(pack)["organism"]
-    about = describe_model(chosen.choose_architecture(), train.genes, organism)
-    write_model(Model(about, train.genes, name_parts(task)), model)
+    about = describe_model(chosen.choose_architecture(), train.genes, covariates, organism)
+    write_model(Model(about, train.genes, name_parts(task.model)), model)
 
 
 def build_task(
@@ -58,21 +62,16 @@ def build_task(
     # The pack is shuffled: its first cells are a random sample.
     rows = np.arange(min(len(validation), chosen.validation_cells))
     task = MaskedGenes(
-        build_encoder(architecture, train.genes, generator),
+        build_encoder(architecture, train.genes, train.covariates, generator),
         Decoder(architecture, *gene_statistics(train.genes), generator),
         train.presence.to(device),
         Validation(validation, rows, chosen.batch_size, chosen.seed),
         chosen.pretraining_ratio,
+        chosen.unknown_ratio,
         chosen.lambda_sparse,
     )
     task.model.to(device)
     return task
-
-
-def name_parts(task: MaskedGenes) -> dict[str, torch.Tensor]:
-    """All weights, under `encoder/` and `decoder/`."""
-    parts = (name_part(part.state_dict(), name) for name, part in task.model.items())
-    return {name: tensor for part in parts for name, tensor in part.items()}
 
 
 def score_pretraining(task: MaskedGenes, progress: Progress) -> dict[str, Any]:

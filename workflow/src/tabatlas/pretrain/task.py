@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
+from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder
 from tabatlas.tabnet.reconstruction import masked_loss
 from tabatlas.train.device import seed_generator
-from tabatlas.train.predict import draw_hidden, open_inputs
+from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs
 
 # Apart from every training step's key, which is (seed, step).
 VALIDATION_KEY = 1 << 40
@@ -38,22 +39,28 @@ class MaskedGenes:
         presence_mg: Tensor,
         validation: Validation,
         pretraining_ratio: float,
+        unknown_ratio: float,
         lambda_sparse: float,
     ) -> None:
         self.model = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
         self.presence_mg, self.validation = presence_mg, validation
-        self.pretraining_ratio, self.lambda_sparse = pretraining_ratio, lambda_sparse
+        self.pretraining_ratio, self.unknown_ratio = pretraining_ratio, unknown_ratio
+        self.lambda_sparse = lambda_sparse
 
     def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
         """Masked loss and the weighted entropy of the masks."""
-        x_ng, missing_ng = open_inputs(minibatch, self.presence_mg)
+        x_ng, missing_ng, covariates = open_inputs(minibatch, self.presence_mg)
         drawn_ng = draw_hidden(missing_ng, self.pretraining_ratio, generator)
-        predicted_ng, target_ng, entropy = self.reconstruct(x_ng, drawn_ng | missing_ng)
+        covariates = forget_levels(covariates, self.unknown_ratio, generator)
+        hidden_ng = drawn_ng | missing_ng
+        predicted_ng, target_ng, entropy = self.reconstruct(x_ng, hidden_ng, covariates)
         return masked_loss(predicted_ng, target_ng, drawn_ng) + self.lambda_sparse * entropy
 
-    def reconstruct(self, x_ng: Tensor, hidden_ng: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def reconstruct(
+        self, x_ng: Tensor, hidden_ng: Tensor, covariates: Covariates
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted and true standardised values (n, g), and the entropy of the masks."""
-        encoding = self.model["encoder"](x_ng, hidden_ng)
+        encoding = self.model["encoder"](x_ng, hidden_ng, covariates)
         decoder = self.model["decoder"]
         return decoder(encoding.decision_snd), decoder.standardize(x_ng), encoding.entropy
 
@@ -64,10 +71,11 @@ class MaskedGenes:
         asked = self.validation
         device = self.presence_mg.device
         for number, minibatch in enumerate(asked.source.iterate(asked.rows, asked.batch_size)):
-            x_ng, missing_ng = open_inputs(minibatch.to(device), self.presence_mg)
+            x_ng, missing_ng, covariates = open_inputs(minibatch.to(device), self.presence_mg)
             generator = seed_generator(device, asked.seed, VALIDATION_KEY, number)
             drawn_ng = draw_hidden(missing_ng, self.pretraining_ratio, generator)
-            predicted_ng, target_ng, _ = self.reconstruct(x_ng, drawn_ng | missing_ng)
+            hidden_ng = drawn_ng | missing_ng
+            predicted_ng, target_ng, _ = self.reconstruct(x_ng, hidden_ng, covariates)
             n_drawn = int(drawn_ng.sum())
             model_total += masked_loss(predicted_ng, target_ng, drawn_ng).item() * n_drawn
             # 0 is the gene's mean over the training cells.

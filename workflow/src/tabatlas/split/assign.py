@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.split.donors import draw_units, name_donors, tie_groups
+from tabatlas.experiment import name_donors
+from tabatlas.split.donors import draw_units, tie_groups
 from tabatlas.split.settings import SplitSettings
 
 TRAIN, VALIDATION, TEST = names.PARTS
@@ -112,8 +113,8 @@ def draw_into(
     if not len(rows) or fraction == 0:
         return "none"
     cells = assigned.iloc[rows]
-    batches = cells[names.DATASET_ID].astype(str) + "/" + cells[names.BATCH].astype(str)
-    labels = cells[names.CELL_TYPE].astype(str).to_numpy()
-    chosen, unit = draw_units(groups[rows], batches.to_numpy(), labels, fraction, least, rng)
+    batches, labels = (cells[name].astype(str) for name in (names.BATCH, names.CELL_TYPE))
+    columns = (groups[rows], batches.to_numpy(), labels.to_numpy())
+    chosen, unit = draw_units(*columns, fraction, least, rng)
     assigned.loc[rows[chosen], names.SPLIT] = part
     return unit

@@ -7,19 +7,7 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tabatlas import names
-
 N_DRAWS = 500
-
-
-def name_donors(obs: pd.DataFrame) -> pd.Series:
-    """A name per person: collection and donor. A dataset of unknown donors is one of its own.
-
-    CELLxGENE's `donor_id` is unique only within a dataset, and comparable within a collection.
-    """
-    unknown = obs[names.DONOR_ID].astype(str).eq(names.UNKNOWN)
-    known = obs[names.COLLECTION_ID].astype(str) + "/" + obs[names.DONOR_ID].astype(str)
-    return known.where(~unknown, obs[names.DATASET_ID].astype(str) + "/" + names.UNKNOWN)
 
 
 def tie_groups(groups: np.ndarray, ties: Iterable[tuple[int, int]]) -> np.ndarray:

@@ -43,7 +43,7 @@ def run(
     """Divide cells into train, validation and test by whole donors."""
     chosen = SplitSettings.read(settings)
     with open_experiment(manifest) as experiment:
-        obs = experiment.read_obs(COLUMNS)
+        obs = experiment.read_cells(COLUMNS)
         check_datasets(chosen, experiment.dataset_ids)
         duplicates = find_duplicates(experiment, obs)
         digest = experiment.digest
@@ -75,8 +75,7 @@ def check_datasets(settings: SplitSettings, known: list[str]) -> None:
 def find_duplicates(experiment: Experiment, obs: pd.DataFrame) -> np.ndarray:
     """Row pairs (m, 2) of one cell in two datasets; rows of obs are the joinids in order."""
     presence_mg = experiment.read_presence()
-    numbers = {name: row for row, name in enumerate(experiment.dataset_ids)}
-    dataset_n = obs[names.DATASET_ID].astype(str).map(numbers).to_numpy()
+    dataset_n = obs["dataset"].to_numpy()
     joinid_n = obs[names.JOINID].to_numpy()
     return confirm_pairs(
         pair_barcodes(obs),

@@ -17,7 +17,8 @@ class Minibatch:
     `indptr` (n + 1,) int64, `gene` (entries,) int32 and `count` (entries,) float32 hold the counts;
     `total_n` (n,) is the sum over all atlas genes, also of those that were not loaded;
     `dataset` (n,) is the row of the presence matrix; `label` (n,) the class, −1 where unlabelled;
-    `joinid` (n,) names the cells within the experiment.
+    `level` (n, k) and `number` (n, j) are the covariates that the source was asked for, a level 0
+    where unknown; `joinid` (n,) names the cells within the experiment.
     """
 
     indptr: Tensor
@@ -26,6 +27,8 @@ class Minibatch:
     total_n: Tensor
     dataset: Tensor
     label: Tensor
+    level: Tensor
+    number: Tensor
     joinid: Tensor
 
     def __len__(self) -> int:
@@ -43,14 +46,17 @@ class Minibatch:
 
     def densify(self, n_genes: int) -> Tensor:
         """log1p(CP10k) of the loaded genes, (n, g) float32: the twin of `counts.log1p_cp10k`."""
-        n_entries = self.indptr.diff()
         factor_n = torch.where(self.total_n > 0, self.total_n / TARGET_SUM, 1.0).float()
-        scaled = torch.log1p(self.count / factor_n.repeat_interleave(n_entries))
-        row = torch.arange(len(self), device=self.gene.device).repeat_interleave(n_entries)
-        x_ng = torch.zeros(len(self), n_genes, device=self.gene.device)
+        factor = factor_n.repeat_interleave(self.indptr.diff())
+        return self.scatter(torch.log1p(self.count / factor), n_genes)
+
+    def scatter(self, values: Tensor, n_genes: int) -> Tensor:
+        """Values of the entries as a dense (n, g) float32; 0 where there is no entry."""
+        row = torch.arange(len(self), device=self.gene.device)
+        dense_ng = torch.zeros(len(self), n_genes, device=self.gene.device)
         # Genes within a row are unique, so no two writes meet and the result is deterministic.
-        x_ng[row, self.gene.long()] = scaled
-        return x_ng
+        dense_ng[row.repeat_interleave(self.indptr.diff()), self.gene.long()] = values
+        return dense_ng
 
     def to_csr(self, n_genes: int) -> sp.csr_matrix:
         """Raw counts (n, g) of a minibatch on the CPU, for what is not torch."""

@@ -12,7 +12,7 @@ import torch
 from tabatlas import names
 from tabatlas.errors import IntegrityError, ModelError
 from tabatlas.provenance import digest_file, read_json
-from tabatlas.stream.labels import encode_labels
+from tabatlas.stream.columns import Covariate, encode_labels, encode_levels, take_numbers
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.order import order_minibatches
 
@@ -36,7 +36,13 @@ class PackedSource:
     cells in stored order. Raises `ModelError` or `IntegrityError` where the pack is not whole.
     """
 
-    def __init__(self, manifest: Path, part: str, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        manifest: Path,
+        part: str,
+        labels: Sequence[str] = (),
+        covariates: Sequence[Covariate] = (),
+    ) -> None:
         about = read_manifest(manifest)
         self.folder = manifest.parent / about["folder"]
         self.digest: str = about["digest"]
@@ -48,6 +54,9 @@ class PackedSource:
         self.shards = [open_shard(self.folder / part / f"{i:05d}") for i in range(shards)]
         self.starts = np.cumsum([0] + [len(shard.indptr) - 1 for shard in self.shards])
         self.label_n = encode_labels(self.cells, labels)
+        self.covariates = tuple(covariates)
+        self.level_nk = encode_levels(self.cells, covariates)
+        self.number_nj = take_numbers(self.cells, covariates)
         self.total_n = self.cells[names.TOTAL_N].to_numpy(dtype=np.int64)
         self.dataset_n = self.cells["dataset"].to_numpy(dtype=np.int64)
         self.joinid_n = self.cells[names.JOINID].to_numpy(dtype=np.int64)
@@ -86,6 +95,8 @@ class PackedSource:
             total_n=torch.from_numpy(self.total_n[rows]),
             dataset=torch.from_numpy(self.dataset_n[rows]),
             label=torch.from_numpy(self.label_n[rows]),
+            level=torch.from_numpy(self.level_nk[rows]),
+            number=torch.from_numpy(self.number_nj[rows]),
             joinid=torch.from_numpy(self.joinid_n[rows]),
         )
 

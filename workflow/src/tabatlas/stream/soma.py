@@ -9,10 +9,10 @@ import torch
 from tabatlas import names
 from tabatlas.errors import GeneMismatchError
 from tabatlas.experiment import Experiment
-from tabatlas.stream.labels import encode_labels
+from tabatlas.stream.columns import Covariate, encode_labels, encode_levels, take_numbers
 from tabatlas.stream.minibatch import Minibatch
 
-COLUMNS = (names.OBS_ID, names.DATASET_ID, names.TOTAL_N, names.CELL_TYPE, names.CELL_TYPE_ID)
+COLUMNS = (names.OBS_ID, names.TOTAL_N, names.CELL_TYPE, names.CELL_TYPE_ID)
 
 
 class SomaSource:
@@ -28,15 +28,19 @@ class SomaSource:
         joinids: np.ndarray,
         genes: pd.Series,
         labels: Sequence[str] = (),
+        covariates: Sequence[Covariate] = (),
     ) -> None:
-        obs = experiment.read_obs(COLUMNS).set_index(names.JOINID)
+        wanted = {one.name for one in covariates} - {names.DONOR}
+        obs = experiment.read_cells([*COLUMNS, *sorted(wanted)]).set_index(names.JOINID)
         self.experiment = experiment
         self.cells = obs.loc[np.sort(joinids)].reset_index()
         self.positions = find_genes(experiment.read_var()[names.FEATURE_ID], genes)
         self.presence = torch.from_numpy(experiment.read_presence()[:, self.positions])
-        rows = {name: row for row, name in enumerate(experiment.dataset_ids)}
-        self.dataset_n = self.cells[names.DATASET_ID].astype(str).map(rows).to_numpy(np.int64)
+        self.dataset_n = self.cells["dataset"].to_numpy(np.int64)
         self.label_n = encode_labels(self.cells, labels)
+        self.covariates = tuple(covariates)
+        self.level_nk = encode_levels(self.cells, covariates)
+        self.number_nj = take_numbers(self.cells, covariates)
 
     def iterate(self, batch_size: int) -> Iterator[Minibatch]:
         """All cells, by joinid."""
@@ -54,6 +58,8 @@ class SomaSource:
             total_n=torch.from_numpy(self.cells[names.TOTAL_N].to_numpy(np.int64)[rows].copy()),
             dataset=torch.from_numpy(self.dataset_n[rows]),
             label=torch.from_numpy(self.label_n[rows]),
+            level=torch.from_numpy(self.level_nk[rows]),
+            number=torch.from_numpy(self.number_nj[rows]),
             joinid=torch.from_numpy(joinid_n.copy()),
         )
 

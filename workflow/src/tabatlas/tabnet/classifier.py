@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.encoder import Encoder, Encoding
 from tabatlas.tabnet.layers import draw_linear
 
@@ -18,8 +19,12 @@ class Classifier(nn.Module):
         self.head = draw_linear(encoder.architecture.n_d, n_classes, generator)
 
     def forward(
-        self, x_ng: Tensor, hidden_ng: Tensor | None = None, return_masks: bool = False
+        self,
+        x_ng: Tensor,
+        hidden_ng: Tensor | None = None,
+        covariates: Covariates | None = None,
+        return_masks: bool = False,
     ) -> tuple[Tensor, Encoding]:
         """Logits [n, c], and the encoding for the loss's entropy and for explanations."""
-        encoding = self.encoder(x_ng, hidden_ng, return_masks)
+        encoding = self.encoder(x_ng, hidden_ng, covariates, return_masks)
         return self.head(encoding.embedding_nd), encoding

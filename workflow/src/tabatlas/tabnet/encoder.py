@@ -1,5 +1,6 @@
 """The encoder: step by step, select genes and turn them into a part of the decision."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tabatlas.tabnet.architecture import Architecture
+from tabatlas.tabnet.covariates import (
+    CONDITION,
+    INPUT,
+    UNKNOWN_LEVEL,
+    Covariate,
+    CovariateColumns,
+    Covariates,
+    append_columns,
+)
 from tabatlas.tabnet.layers import AttentiveTransformer, FeatureTransformer, draw_glu_linears
 from tabatlas.tabnet.scaling import build_scaling
 
@@ -16,7 +26,8 @@ class Encoding(NamedTuple):
 
     decision_snd: Tensor  # of each step, ≥ 0
     entropy: Tensor  # of a mask in nats, mean over cells and steps: what λ_sparse weighs
-    masks_sng: Tensor | None  # only when asked for: s × n × g values
+    # Only when asked for: s × n × g values. Covariates that are inputs follow the genes.
+    masks_sng: Tensor | None
 
     @property
     def embedding_nd(self) -> Tensor:
@@ -33,51 +44,83 @@ class Encoder(nn.Module):
         mean_g: Tensor,
         sd_g: Tensor,
         generator: torch.Generator,
+        covariates: Sequence[Covariate] = (),
     ) -> None:
         """Draw the weights on the CPU.
 
         `mean_g` and `sd_g` are those of log1p(CP10k) over the training cells that measured a gene.
         """
         super().__init__()
-        self.architecture = architecture
+        self.architecture, self.covariates = architecture, tuple(covariates)
+        self.inputs = CovariateColumns(covariates, INPUT, generator)
+        self.conditions = CovariateColumns(covariates, CONDITION, generator)
         n_genes, width = len(mean_g), architecture.n_d + architecture.n_a
-        self.scale = build_scaling(architecture, mean_g, sd_g)
+        n_columns, n_selected = len(self.inputs), n_genes + self.inputs.n_covariates
+        # Covariates come standardized; a batch normalization takes them as it takes genes.
+        statistics = (F.pad(mean_g, (0, n_columns)), F.pad(sd_g, (0, n_columns), value=1.0))
+        self.scale = build_scaling(architecture, *statistics)
         self.token_g = nn.Parameter(torch.zeros(n_genes))
-        self.shared = draw_glu_linears(n_genes, width, architecture.n_shared, generator)
+        n_inputs = n_genes + n_columns + len(self.conditions)
+        self.shared = draw_glu_linears(n_inputs, width, architecture.n_shared, generator)
         self.splitter = FeatureTransformer(width, architecture, generator)
         steps = range(architecture.n_steps)
         self.attentive = nn.ModuleList(
-            AttentiveTransformer(n_genes, architecture, generator) for _ in steps
+            AttentiveTransformer(n_selected, architecture, generator) for _ in steps
         )
         self.feature = nn.ModuleList(
             FeatureTransformer(width, architecture, generator) for _ in steps
         )
 
     def forward(
-        self, x_ng: Tensor, hidden_ng: Tensor | None = None, return_masks: bool = False
+        self,
+        x_ng: Tensor,
+        hidden_ng: Tensor | None = None,
+        covariates: Covariates | None = None,
+        return_masks: bool = False,
     ) -> Encoding:
         """Encode log1p(CP10k).
 
         `hidden_ng` is True where a gene was hidden by pretraining or was not measured: its value
-        has no influence and its mask is exactly 0. Without it every gene is seen.
+        has no influence and its mask is exactly 0. Without it every gene is seen; without
+        `covariates` nothing is known of them.
         """
         hidden_ng = torch.zeros_like(x_ng) if hidden_ng is None else hidden_ng.to(x_ng.dtype)
-        barrier_ng = torch.log1p(-hidden_ng)  # 0, or -inf where hidden
-        # A token, because 0 in place of a hidden gene would say "expressed as on average".
-        input_ng = torch.lerp(self.scale(x_ng, hidden_ng), self.token_g, hidden_ng)
-        prior_ng = torch.ones_like(input_ng)
-        _, attention_na = self.split(self.splitter(input_ng, self.shared))
+        covariates = self.know_nothing(x_ng) if covariates is None else covariates
+        condition_nc = self.conditions(covariates)
+        input_nf = self.open_input(x_ng, hidden_ng, self.inputs(covariates))
+        # 0, or -inf where hidden. Covariates can always be selected.
+        selectable_nq = x_ng.new_zeros(len(x_ng), self.inputs.n_covariates)
+        barrier_nq = append_columns(torch.log1p(-hidden_ng), selectable_nq)
+        prior_nq = torch.ones_like(barrier_nq)
+        whole = append_columns(input_nf, condition_nc)
+        _, attention_na = self.split(self.splitter(whole, self.shared))
         decisions, entropies, masks = [], [], []
         for attend, transform in zip(self.attentive, self.feature, strict=True):
-            mask_ng = attend(attention_na, prior_ng, barrier_ng)
-            prior_ng = prior_ng * (self.architecture.gamma - mask_ng)
-            decision_nd, attention_na = self.split(transform(mask_ng * input_ng, self.shared))
+            mask_nq = attend(attention_na, prior_nq, barrier_nq)
+            prior_nq = prior_nq * (self.architecture.gamma - mask_nq)
+            selected = append_columns(self.inputs.spread(mask_nq) * input_nf, condition_nc)
+            decision_nd, attention_na = self.split(transform(selected, self.shared))
             decisions.append(F.relu(decision_nd))
-            entropies.append(measure_entropy(mask_ng))
+            entropies.append(measure_entropy(mask_nq))
             if return_masks:
-                masks.append(mask_ng)
+                masks.append(mask_nq)
         entropy = torch.stack(entropies).mean()
         return Encoding(torch.stack(decisions), entropy, torch.stack(masks) if masks else None)
+
+    def open_input(self, x_ng: Tensor, hidden_ng: Tensor, columns_nc: Tensor) -> Tensor:
+        """x̂: scaled genes, or their token where hidden, and the covariates that are inputs."""
+        hidden_nf = append_columns(hidden_ng, torch.zeros_like(columns_nc))
+        scaled_nf = self.scale(append_columns(x_ng, columns_nc), hidden_nf)
+        # A token, because 0 in place of a hidden gene would say "expressed as on average".
+        token_f = F.pad(self.token_g, (0, columns_nc.shape[1]))
+        return torch.lerp(scaled_nf, token_f, hidden_nf)
+
+    def know_nothing(self, x_ng: Tensor) -> Covariates:
+        """Unknown levels and numbers for the cells of `x_ng`."""
+        n_numbers = sum(not one.levels for one in self.covariates)
+        level_nk = torch.full((len(x_ng), len(self.covariates) - n_numbers), UNKNOWN_LEVEL)
+        number_nj = torch.full((len(x_ng), n_numbers), torch.nan)
+        return Covariates(level_nk.to(x_ng.device), number_nj.to(x_ng))
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into the decision, and what the next step attends with."""

@@ -75,6 +75,12 @@ def name_part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {f"{part}/{name}": tensor for name, tensor in tensors.items()}
 
 
+def name_parts(parts: nn.ModuleDict, prefix: str = "") -> dict[str, Tensor]:
+    """All weights of several modules, each under `<prefix><name>/`."""
+    named = [name_part(part.state_dict(), f"{prefix}{name}") for name, part in parts.items()]
+    return {name: tensor for part in named for name, tensor in part.items()}
+
+
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as named tensors, `<parameter>/<moment>`."""
     return {

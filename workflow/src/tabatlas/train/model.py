@@ -19,8 +19,9 @@ from tabatlas.errors import IntegrityError, ModelError
 from tabatlas.provenance import digest_json, read_json, write_json, write_text
 from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.architecture import Architecture
+from tabatlas.tabnet.covariates import Covariate
 from tabatlas.tabnet.encoder import Encoder
-from tabatlas.train.checkpoint import read_tensors, write_tensors
+from tabatlas.train.checkpoint import load_weights, pick, read_tensors, write_tensors
 
 FORMAT = 1
 WEIGHTS, CONFIG, GENES = "model.safetensors", "config.json", "genes.parquet"
@@ -44,19 +45,33 @@ class Model:
             raise ModelError(f"{CONFIG}: knobs of another version: {difference}. Train again.")
         return Architecture(**stored)
 
+    @property
+    def covariates(self) -> tuple[Covariate, ...]:
+        """What the network knows beside the genes."""
+        return read_covariates(self.about["covariates"])
+
 
 def describe_model(
-    architecture: Architecture, genes: pd.DataFrame, organism: str
+    architecture: Architecture,
+    genes: pd.DataFrame,
+    covariates: Sequence[Covariate],
+    organism: str,
 ) -> dict[str, Any]:
     """The part of `config.json` that every model has."""
     return {
         "format": FORMAT,
         "architecture": asdict(architecture),
+        "covariates": [asdict(one) for one in covariates],
         "n_genes": len(genes),
         "genes_digest": digest_genes(genes),
         "organism": organism,
         "input": "log1p of counts per 10,000, scaled by the sum over all atlas genes",
     }
+
+
+def read_covariates(stored: Sequence[dict[str, Any]]) -> tuple[Covariate, ...]:
+    """Covariates from their JSON."""
+    return tuple(Covariate(**{**one, "levels": tuple(one["levels"])}) for one in stored)
 
 
 def digest_genes(genes: pd.DataFrame) -> str:
@@ -98,7 +113,17 @@ def gene_statistics(genes: pd.DataFrame) -> tuple[Tensor, Tensor]:
 
 
 def build_encoder(
-    architecture: Architecture, genes: pd.DataFrame, generator: torch.Generator
+    architecture: Architecture,
+    genes: pd.DataFrame,
+    covariates: Sequence[Covariate],
+    generator: torch.Generator,
 ) -> Encoder:
-    """A freshly initialised encoder over these genes."""
-    return Encoder(architecture, *gene_statistics(genes), generator)
+    """A freshly initialised encoder over these genes and covariates."""
+    return Encoder(architecture, *gene_statistics(genes), generator, covariates)
+
+
+def restore_encoder(model: Model, generator: torch.Generator) -> Encoder:
+    """The encoder of a model's folder, on the CPU."""
+    encoder = build_encoder(model.architecture, model.genes, model.covariates, generator)
+    load_weights(encoder, pick(model.tensors, "encoder"), "encoder")
+    return encoder

@@ -6,19 +6,21 @@ import torch
 from torch import Tensor
 
 from tabatlas.stream.minibatch import Minibatch
+from tabatlas.tabnet.covariates import UNKNOWN_LEVEL, Covariates
 
-# (x_ng, missing_ng) → one row per cell
-Forward = Callable[[Tensor, Tensor], Tensor]
+# (x_ng, missing_ng, covariates) → one row per cell
+Forward = Callable[[Tensor, Tensor, Covariates], Tensor]
 
 
-def open_inputs(minibatch: Minibatch, presence_mg: Tensor) -> tuple[Tensor, Tensor]:
-    """log1p(CP10k) and which genes are missing (n, g), on the device of both arguments.
+def open_inputs(minibatch: Minibatch, presence_mg: Tensor) -> tuple[Tensor, Tensor, Covariates]:
+    """log1p(CP10k) and which genes are missing (n, g), and the covariates, all on one device.
 
     `presence_mg` (datasets, g) says which genes each dataset measured: a gene that was not
     measured is not a zero.
     """
     x_ng = minibatch.densify(presence_mg.shape[1])
-    return x_ng, ~presence_mg[minibatch.dataset]
+    covariates = Covariates(minibatch.level, minibatch.number)
+    return x_ng, ~presence_mg[minibatch.dataset], covariates
 
 
 def draw_hidden(missing_ng: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
@@ -27,6 +29,15 @@ def draw_hidden(missing_ng: Tensor, ratio: float, generator: torch.Generator) ->
     drawn_ng = (coin_ng < ratio) & ~missing_ng
     some_left = (~(drawn_ng | missing_ng)).any(dim=1, keepdim=True)
     return drawn_ng & some_left
+
+
+def forget_levels(covariates: Covariates, ratio: float, generator: torch.Generator) -> Covariates:
+    """Make levels unknown by coin flips, so that the network can do without those it never saw."""
+    level_nk = covariates.level_nk
+    if not level_nk.numel():
+        return covariates
+    coin_nk = torch.rand(level_nk.shape, generator=generator, device=level_nk.device)
+    return covariates._replace(level_nk=level_nk.masked_fill(coin_nk < ratio, UNKNOWN_LEVEL))
 
 
 @torch.inference_mode()

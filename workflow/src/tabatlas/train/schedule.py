@@ -9,12 +9,16 @@ from torch import nn
 def build_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW; only weight matrices decay.
+    """AdamW; only weight matrices decay, and of those no embeddings.
 
-    Decay of a mask's normalisation gain would couple the decay to the mask's sparsity.
+    Decay of a mask's normalisation gain would couple the decay to the mask's sparsity; decay of an
+    embedding would pull rare levels to zero.
     """
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    embeddings = {id(one.weight) for one in model.modules() if isinstance(one, nn.Embedding)}
+    decayed, plain = [], []
+    for parameter in model.parameters():
+        is_matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
+        (decayed if is_matrix else plain).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},

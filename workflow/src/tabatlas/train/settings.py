@@ -1,10 +1,24 @@
-"""Knobs that every training has."""
+"""Knobs that every training has, and those of a covariate."""
 
 from typing import Literal
 
 from pydantic import Field
 
+from tabatlas import names
 from tabatlas.settings import StageSettings
+
+
+class CovariateSettings(StageSettings):
+    """A column of the cells that a network knows beside the genes."""
+
+    column: Literal[names.COVARIATES] = Field(description="Column of the cells.")
+    role: Literal["input", "condition"] = Field(
+        alias="as",
+        description="`input`: the masks select it like a gene; `condition`: every step sees it.",
+    )
+    width: int = Field(
+        4, ge=1, le=256, description="Width of the embedding of a categorical column."
+    )
 
 
 class TrainingSettings(StageSettings):
@@ -33,6 +47,13 @@ class TrainingSettings(StageSettings):
         ge=0,
         le=1,
         description="AdamW's decay of weight matrices; norms, biases and tokens have none.",
+    )
+    unknown_ratio: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of categorical covariates made unknown in training, so that a query "
+        "from a new donor or library works.",
     )
     warmup: float = Field(
         0.05, ge=0, lt=1, description="Share of all steps in which the learning rate rises."

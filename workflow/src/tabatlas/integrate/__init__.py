@@ -1,0 +1,1 @@
+"""Integrate: encoder, pack → an embedding without the marks of library, assay and disease."""

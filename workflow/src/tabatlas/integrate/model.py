@@ -1,0 +1,70 @@
+"""The network: TabNet's encoder, a Gaussian per cell, a decoder that is told library and assay.
+
+The encoder gets no covariate. What the decoder is told, the embedding need not hold (Lopez et al.
+2018, scVI, whose encoder is a multilayer perceptron).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tabatlas.tabnet.covariates import CONDITION, Covariate, CovariateColumns, Covariates
+from tabatlas.tabnet.encoder import Encoder
+from tabatlas.tabnet.layers import draw_linear
+from tabatlas.train.checkpoint import load_weights, pick
+from tabatlas.train.model import Model, build_encoder
+
+
+class Embedder(nn.Module):
+    """From measured genes to the mean and the log variance of a cell's place."""
+
+    def __init__(self, encoder: Encoder, n_latent: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.encoder = encoder
+        width = encoder.architecture.n_d
+        self.mean = draw_linear(width, n_latent, generator)
+        self.log_variance = draw_linear(width, n_latent, generator)
+
+    def forward(self, x_ng: Tensor, hidden_ng: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (n, z). Covariates of the encoder stay unknown."""
+        embedding_nd = self.encoder(x_ng, hidden_ng).embedding_nd
+        return self.mean(embedding_nd), self.log_variance(embedding_nd)
+
+
+class CountDecoder(nn.Module):
+    """From a place and its conditions to each measured gene's share of the counts."""
+
+    def __init__(
+        self,
+        n_latent: int,
+        conditions: Sequence[Covariate],
+        width: int,
+        share_g: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """`share_g` is each gene's share of the training counts: what is predicted untrained."""
+        super().__init__()
+        self.conditions = CovariateColumns(conditions, CONDITION, generator)
+        self.first = draw_linear(n_latent + len(self.conditions), width, generator)
+        self.norm = nn.LayerNorm(width)
+        self.genes = draw_linear(width + len(self.conditions), len(share_g), generator)
+        self.bias_g = nn.Parameter(share_g.clamp_min(1e-8).log())
+        self.log_dispersion_g = nn.Parameter(torch.zeros(len(share_g)))
+
+    def forward(self, place_nz: Tensor, covariates: Covariates, missing_ng: Tensor) -> Tensor:
+        """Log share (n, g) of the counts of all measured genes; -inf where a gene is missing."""
+        condition_nc = self.conditions(covariates)
+        hidden = F.relu(self.norm(self.first(torch.cat([place_nz, condition_nc], dim=1))))
+        logits_ng = self.genes(torch.cat([hidden, condition_nc], dim=1)) + self.bias_g
+        return F.log_softmax(logits_ng.float().masked_fill(missing_ng, -torch.inf), dim=1)
+
+
+def restore_embedder(model: Model) -> Embedder:
+    """The embedder of a model's folder, on the CPU: all that new cells need."""
+    generator = torch.Generator()  # what it draws is replaced
+    encoder = build_encoder(model.architecture, model.genes, model.covariates, generator)
+    embedder = Embedder(encoder, model.about["n_latent"], generator)
+    load_weights(embedder, pick(model.tensors, "embedding/embedder"), "embedding")
+    return embedder
