@@ -27,6 +27,7 @@ SECTIONS = [
     "finetuning",
     "test",
     "integration",
+    "perturbation",
     "provenance",
 ]
 

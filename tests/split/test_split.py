@@ -190,11 +190,22 @@ def make_screen():
     return make_obs(390, 1, **columns)
 
 
-def test_folds_hold_whole_perturbations_and_both_kinds():
+def test_folds_hold_whole_singles_and_fold_0_every_combination():
     folds = fold_perturbations(make_screen(), 2, np.random.default_rng(0))
     assert folds[names.PERTURBATION_ID].is_unique
     assert folds["n_cells"].sum() == 360
-    assert folds.groupby("fold")["n_targets"].agg(set).tolist() == [{1, 2}, {1, 2}]
+    assert set(folds.loc[folds["n_targets"] > 1, "fold"]) == {0}
+    singles = folds[folds["n_targets"] == 1]
+    assert singles["fold"].value_counts().to_dict() == {0: 5, 1: 5}
+
+
+def test_another_seed_deals_the_singles_otherwise():
+    screen = make_screen()
+    first, again, other = (
+        fold_perturbations(screen, 5, np.random.default_rng(seed))["fold"].tolist()
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
 
 
 def test_cells_of_held_out_perturbations_train_nothing_and_controls_do():
@@ -206,6 +217,8 @@ def test_cells_of_held_out_perturbations_train_nothing_and_controls_do():
     fold = assigned[names.PERTURBATION_ID].map(folds["fold"])
     assert set(assigned.loc[fold == 0, names.SPLIT]) == {"excluded"}
     assert set(assigned.loc[fold > 0, names.SPLIT]) == {"train"}
+    combined = assigned[names.PERTURBATION_ID].str.contains("||", regex=False)
+    assert set(assigned.loc[combined, names.SPLIT]) == {"excluded"}
     controls = assigned[names.PERTURBATION_STRATEGY] == names.CONTROL
     assert set(assigned.loc[controls, names.SPLIT]) == {"train"}
 

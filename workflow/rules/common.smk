@@ -38,8 +38,18 @@ MODEL_FILES = (
 CLASSIFIER_FILES = ("labels.json", "calibration.json", "predictions.parquet")
 
 
+PERTURB_FILES = (
+    "scores.json",
+    "predictions.parquet",
+    "heads.json",
+    "model.safetensors",
+)
+SCREENS = {row.dataset_id: row for row in CONFIG.perturb.datasets}
+
+
 wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
+    screen="|".join(map(re.escape, SCREENS)) or "none",
     stage="[a-z]+",
 
 
@@ -52,6 +62,11 @@ localrules:
 def for_all(pattern):
     """One path per dataset."""
     return expand(f"{RESULTS}/{pattern}", dataset=DATASETS)
+
+
+def for_screens(pattern):
+    """One path per screen outside the atlas."""
+    return expand(f"{RESULTS}/{pattern}", screen=SCREENS)
 
 
 def stage_json(wildcards):
@@ -69,6 +84,12 @@ def source_file(wildcards):
     row = DATASETS[wildcards.dataset]
     if row.simulated:
         return f"{RESULTS}/simulate/{row.simulated}.h5ad"
+    return [] if row.is_remote else row.path
+
+
+def screen_file(wildcards):
+    """The file of a screen outside the atlas, where it is on this machine."""
+    row = SCREENS[wildcards.screen]
     return [] if row.is_remote else row.path
 
 

@@ -12,6 +12,7 @@ rule report:
         pretrain=multiext(f"{RESULTS}/pretrain/", "metrics.jsonl", "scores.json"),
         finetune=multiext(f"{RESULTS}/finetune/", "metrics.jsonl", "scores.json"),
         integrate=multiext(f"{RESULTS}/integrate/", "scores.json", "layout.parquet"),
+        perturb=f"{RESULTS}/perturb/scores.json",
         bundle=f"{RESULTS}/bundle/bundle.json",
         settings=f"{RESULTS}/settings/report.json",
     output:
@@ -36,6 +37,7 @@ rule report:
         " --pretrain-metrics {input.pretrain[0]:q} --pretrain-scores {input.pretrain[1]:q}"
         " --finetune-metrics {input.finetune[0]:q} --finetune-scores {input.finetune[1]:q}"
         " --integrate-scores {input.integrate[0]:q} --integrate-layout {input.integrate[1]:q}"
+        " --perturb-scores {input.perturb:q}"
         " --bundle {input.bundle:q} --benchmarks {params.benchmarks:q}"
         " --settings {input.settings:q} --html {output.html:q} --json {output.json:q}"
         " --run {output.run:q} 2>&1 | tee -i {log:q}"

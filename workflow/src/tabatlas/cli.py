@@ -29,6 +29,7 @@ STAGES = {
     "pretrain": "train the encoder to predict hidden genes",
     "finetune": "train and test the cell type classifier",
     "integrate": "train an embedding without batch effects, and compare it with other methods",
+    "perturb": "predict perturbation effects and score them; read screens outside the atlas",
     "bundle": "put the models into one versioned folder",
     "report": "write the report",
     "config": "print every knob as YAML, or the JSON schema of the config",

@@ -24,6 +24,7 @@ from tabatlas.ingest.settings import IngestSettings
 from tabatlas.integrate.settings import IntegrateSettings
 from tabatlas.normalize.settings import NormalizeSettings
 from tabatlas.pack.settings import PackSettings
+from tabatlas.perturb.settings import PerturbSettings
 from tabatlas.pretrain.settings import PretrainSettings
 from tabatlas.qc.settings import QCSettings
 from tabatlas.report.settings import ReportSettings
@@ -60,6 +61,7 @@ class Config(StageSettings):
     pretrain: PretrainSettings = PretrainSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     integrate: IntegrateSettings = IntegrateSettings()
+    perturb: PerturbSettings = PerturbSettings()
     bundle: BundleSettings = BundleSettings()
     report: ReportSettings = ReportSettings()
 
@@ -79,7 +81,8 @@ def load_config(values: Mapping[str, Any]) -> tuple[Config, dict[str, DatasetRow
         rows = read_table(Path(rows))
     if not rows:
         raise ConfigError(f"datasets: {config.datasets}: no dataset in it. Add a row.")
-    check_ids(sorted(row.dataset_id for row in rows))
+    screens = [row.dataset_id for row in config.perturb.datasets]
+    check_ids(sorted([row.dataset_id for row in rows] + screens))
     return config, {row.dataset_id: row for row in sorted(rows, key=lambda row: row.dataset_id)}
 
 

@@ -15,6 +15,7 @@ STAGES = (
     "pretrain",
     "finetune",
     "integrate",
+    "perturb",
     "bundle",
     "report",
 )
@@ -39,6 +40,7 @@ TISSUE_ID = "tissue_ontology_term_id"
 IS_PRIMARY_DATA = "is_primary_data"
 PERTURBATION_ID = "genetic_perturbation_id"
 PERTURBATION_STRATEGY = "genetic_perturbation_strategy"
+CELL_LINE = "cell_line"  # of a screen outside the atlas; within it, the tissue
 
 # obs, technical: cells that went through one library preparation together
 BATCH = "batch"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tabatlas.report.perturbation import examine_perturbation
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.wording import format_count, format_noun, format_percent
 
@@ -19,8 +20,12 @@ def find_cautions(summary: Mapping[str, Any], settings: ReportSettings) -> list[
         text = "Test cells come from donors that also train: new donors may be harder."
         cautions.append({"section": "split", "text": text})
     cautions += [{"section": "test", "text": text} for text in examine_test(summary["test"])]
-    found = examine_integration(summary["integration"])
-    return cautions + [{"section": "integration", "text": text} for text in found]
+    for section, examine in (
+        ("integration", examine_integration),
+        ("perturbation", examine_perturbation),
+    ):
+        cautions += [{"section": section, "text": text} for text in examine(summary[section])]
+    return cautions
 
 
 def examine_source(dataset: Mapping[str, Any], settings: ReportSettings) -> Iterator[str]:

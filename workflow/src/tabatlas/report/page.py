@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tabatlas.report import wording
 from tabatlas.report.heatmap import lay_out_heatmap, name_side
+from tabatlas.report.perturbation import METHODS
 from tabatlas.report.scale import fit_axis, fit_score_axis
 from tabatlas.report.scatter import draw_scatter, rank_groups
 
@@ -64,6 +65,7 @@ def open_templates() -> Environment:
         "draw_scatter": draw_scatter,
         "noun": wording.format_noun,
         "rank_groups": rank_groups,
+        "perturbation_methods": METHODS,
     }
     return environment
 

@@ -28,6 +28,7 @@ def run(
     finetune_scores: Annotated[Path, "finetune/scores.json"],
     integrate_scores: Annotated[Path, "integrate/scores.json"],
     integrate_layout: Annotated[Path, "integrate/layout.parquet"],
+    perturb_scores: Annotated[Path, "perturb/scores.json"],
     bundle: Annotated[Path, "bundle/bundle.json"],
     benchmarks: Annotated[Path, "folder of Snakemake's benchmark files"],
     settings: Annotated[Path, "settings/report.json"],
@@ -48,6 +49,7 @@ def run(
         finetune_scores=read_table(finetune_scores),
         integrate=read_table(integrate_scores),
         layout=read_columns(integrate_layout),
+        perturb_scores=read_table(perturb_scores),
         bundle=read_table(bundle),
     )
     summary = summarize_atlas(tables, ReportSettings.read(settings))

@@ -6,6 +6,7 @@ from typing import Any
 
 from tabatlas.errors import InputError
 from tabatlas.report.cautions import find_cautions
+from tabatlas.report.perturbation import summarize_perturbation
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.verdict import judge_model
 
@@ -30,6 +31,7 @@ class StageTables:
     finetune_scores: Table
     integrate: Table
     layout: Table
+    perturb_scores: Table
     bundle: Table
 
 
@@ -49,6 +51,7 @@ def summarize_atlas(tables: StageTables, settings: ReportSettings) -> Table:
         "finetuning": summarize_finetuning(tables.finetune_metrics, tables.finetune_scores),
         "test": summarize_test(tables.finetune_scores),
         "integration": summarize_integration(tables.integrate, tables.layout),
+        "perturbation": summarize_perturbation(tables.perturb_scores),
         "bundle": tables.bundle,
     }
     summary["cautions"] = find_cautions(summary, settings)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tabatlas.report.perturbation import judge_perturbation
 from tabatlas.report.wording import format_noun, format_score, shorten_label
 
 GOOD, LEVEL, POOR, UNKNOWN = "good", "level", "poor", "unknown"
@@ -38,8 +39,9 @@ def judge_model(summary: Table) -> dict[str, Any]:
     claims += [
         judge_pretraining(summary["pretraining"]),
         *judge_integration(summary["integration"]),
+        *(claim("perturbation", *one) for one in judge_perturbation(summary["perturbation"])),
+        *find_weakest(test["per_class"]),
     ]
-    claims += find_weakest(test["per_class"])
     return {"headline": headline, "claims": claims}
 
 

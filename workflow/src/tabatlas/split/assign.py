@@ -8,11 +8,11 @@ import pandas as pd
 from tabatlas import names
 from tabatlas.experiment import name_donors
 from tabatlas.split.donors import draw_units, tie_groups
+from tabatlas.split.perturbations import HELD_OUT_FOLD
 from tabatlas.split.settings import SplitSettings
 
 TRAIN, VALIDATION, TEST = names.PARTS
 EXCLUDED = "excluded"
-HELD_OUT_FOLD = 0
 WHOLE_PEOPLE = ("donors", "datasets")
 # One donor of two is an honest test; a validation needs variety on the training side too.
 LEAST_TEST, LEAST_VALIDATION = 2, 3

@@ -8,13 +8,13 @@ import pandas as pd
 from tabatlas import names
 from tabatlas.split.assign import (
     EXCLUDED,
-    HELD_OUT_FOLD,
     TEST,
     TRAIN,
     VALIDATION,
     WHOLE_PEOPLE,
     Units,
 )
+from tabatlas.split.perturbations import HELD_OUT_FOLD
 from tabatlas.split.settings import SplitSettings
 
 PARTS = (*names.PARTS, EXCLUDED)
@@ -62,6 +62,7 @@ def summarize_parts(
         },
         "held_out_datasets": list(settings.held_out_datasets),
         "held_out_fold": HELD_OUT_FOLD,
+        "perturbation_folds": settings.perturbation_folds,
         "n_duplicates": int(duplicates.sum()),
         "n_held_out_perturbations": int(perturbed.nunique()),
         "notes": note_units(units),

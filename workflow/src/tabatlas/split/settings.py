@@ -22,5 +22,9 @@ class SplitSettings(StageSettings):
         (), description="Groups of datasets that share donors and therefore stay together."
     )
     perturbation_folds: int = Field(
-        5, ge=2, le=20, description="Folds of perturbations; the cells of fold 0 train nothing."
+        5,
+        ge=2,
+        le=20,
+        description="Folds of single perturbations; the cells of fold 0 train nothing, and all "
+        "combinations are in it.",
     )
