@@ -3,7 +3,8 @@
     python tests/benchmarks/integrate.py --data DIR
 
 Prints one JSON line: per set, every method's scores on the same cells. The peers come with
-`pip install -c envs/constraints.txt -e ".[peers]"`; one that is not installed is printed as not run.
+`pip install -c envs/constraints.txt -e '.[peers]'`; one that is not installed is printed as not
+run.
 """
 
 import argparse
