@@ -33,7 +33,6 @@ def atlas():
     cells = pd.DataFrame(
         {
             "soma_joinid": 7 * np.arange(N_CELLS),
-            "dataset_id": np.array(["a", "b"])[batch_n],
             "batch": np.array(["a1", "b1"])[batch_n],
             "cell_type": np.array(["B cell", "T cell", "monocyte"])[label_n],
         }
@@ -90,7 +89,7 @@ def test_the_layout_parts_the_types_after_integration(atlas, evaluated):
 )
 def test_where_nothing_can_be_scored_the_reason_is_given(atlas, column, reason):
     cells, counts, total_n, ideal_nd = atlas
-    alike = cells.assign(**{column: "one", "dataset_id": "a"})
+    alike = cells.assign(**{column: "one"})
     scores, layout = evaluate_embedding(ideal_nd, alike, counts, total_n, np.ones(N_GENES, bool), 0)
     assert scores["methods"] is None
     assert scores["reason"] == reason

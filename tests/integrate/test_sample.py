@@ -4,24 +4,23 @@ import pandas as pd
 from tabatlas.integrate.sample import (
     count_left_out,
     describe_cells,
-    name_batches,
     sample_cells,
 )
 
 
-def make_cells(*groups: tuple[str, str, str, int]) -> pd.DataFrame:
-    """A table of cells from (dataset, batch, type, number)."""
-    rows = [(dataset, batch, label) for dataset, batch, label, n in groups for _ in range(n)]
-    table = pd.DataFrame(rows, columns=["dataset_id", "batch", "cell_type"], dtype="category")
+def make_cells(*groups: tuple[str, str, int]) -> pd.DataFrame:
+    """A table of cells from (batch, type, number)."""
+    rows = [(batch, label) for batch, label, n in groups for _ in range(n)]
+    table = pd.DataFrame(rows, columns=["batch", "cell_type"], dtype="category")
     return table.assign(soma_joinid=np.arange(len(table)))
 
 
 CELLS = make_cells(
-    ("a", "a1", "B cell", 500),
-    ("a", "a1", "T cell", 300),
-    ("b", "b1", "unknown", 200),
-    ("b", "b1", "B cell", 7),
-    ("b", "b1", "plasma cell", 5),
+    ("a1", "B cell", 500),
+    ("a1", "T cell", 300),
+    ("b1", "unknown", 200),
+    ("b1", "B cell", 7),
+    ("b1", "plasma cell", 5),
 )
 
 
@@ -35,13 +34,13 @@ def test_small_groups_stay_whole_and_cells_without_a_label_are_left_out():
     assert counts[("b1", "plasma cell")] == 5
     assert abs(counts[("a1", "B cell")] - counts[("a1", "T cell")]) <= 1
     assert "unknown" not in set(kept["cell_type"])
-    assert count_left_out(CELLS, rows) == {"unlabelled": 200, "not_sampled": 712}
+    assert count_left_out(CELLS, rows) == {"unlabeled": 200, "not_sampled": 712}
 
 
 def test_few_cells_are_all_taken():
     rows = sample_cells(CELLS, 5000, np.random.default_rng(0))
     assert len(rows) == 812
-    assert count_left_out(CELLS, rows) == {"unlabelled": 200, "not_sampled": 0}
+    assert count_left_out(CELLS, rows) == {"unlabeled": 200, "not_sampled": 0}
 
 
 def test_the_sample_repeats_with_its_generator_only():
@@ -51,14 +50,8 @@ def test_the_sample_repeats_with_its_generator_only():
 
 
 def test_cells_without_any_label_give_no_sample():
-    cells = make_cells(("a", "a1", "unknown", 20))
+    cells = make_cells(("a1", "unknown", 20))
     assert len(sample_cells(cells, 10, np.random.default_rng(0))) == 0
-
-
-def test_batches_of_one_name_in_two_datasets_are_two():
-    assert set(name_batches(CELLS)) == {"a1", "b1"}
-    twice = make_cells(("a", "lane1", "B cell", 2), ("b", "lane1", "B cell", 2))
-    assert set(name_batches(twice)) == {"a/lane1", "b/lane1"}
 
 
 def test_types_of_one_batch_are_counted():

@@ -22,7 +22,7 @@ def make_integration(rng: np.random.Generator) -> dict[str, Any]:
         "n_types": 8,
         "n_single_batch_types": 0,
         "n_shared_genes": 1370,
-        "left_out": {"unlabelled": 2020, "not_sampled": 2024},
+        "left_out": {"unlabeled": 2020, "not_sampled": 2024},
         "undefined": {},
         "methods": {
             name: dict.fromkeys(METRICS, round(float(rng.uniform()), 6))

@@ -12,7 +12,7 @@ from tabatlas import names
 from tabatlas.errors import ModelError
 from tabatlas.integrate.baselines import correct_harmony, draw_random, embed_pca
 from tabatlas.integrate.layout import lay_out_cells
-from tabatlas.integrate.sample import describe_cells, name_batches
+from tabatlas.integrate.sample import describe_cells
 from tabatlas.scores.integration import (
     BATCH_METRICS,
     BIO_METRICS,
@@ -40,7 +40,7 @@ def evaluate_embedding(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Scores of all methods for `scores.json`, and the layout of cells before and after.
 
-    `cells` (soma_joinid, dataset_id, batch, cell_type) are labelled, in the order of the rows of
+    `cells` (soma_joinid, batch, cell_type) are labeled, in the order of the rows of
     `embedding_nd` (n, d) and `counts` (n, g). Without two batches or two types nothing is scored:
     `methods` is then None and `reason` says why.
     """
@@ -49,7 +49,9 @@ def evaluate_embedding(
             "integrate: the embedding holds values that are not finite, so the training diverged. "
             "Lower integrate.learning_rate and run it again."
         )
-    batch_n, label_n = name_batches(cells), cells[names.CELL_TYPE].astype(str).to_numpy()
+    batch_n, label_n = (
+        cells[column].astype(str).to_numpy() for column in (names.BATCH, names.CELL_TYPE)
+    )
     scores = describe_cells(batch_n, label_n)
     undefined = find_undefined(batch_n, label_n)
     reason = find_obstacle(undefined, shared_g)

@@ -6,7 +6,6 @@ import umap
 from threadpoolctl import threadpool_limits
 
 from tabatlas import names
-from tabatlas.integrate.sample import name_batches
 
 MOST_CELLS = 1500
 N_EPOCHS = 200
@@ -27,7 +26,7 @@ def lay_out_cells(
     table = pd.DataFrame(
         {
             names.JOINID: cells[names.JOINID].to_numpy()[rows],
-            names.BATCH: name_batches(cells)[rows],
+            names.BATCH: cells[names.BATCH].astype(str).to_numpy(dtype=object)[rows],
             names.CELL_TYPE: cells[names.CELL_TYPE].astype(str).to_numpy(dtype=object)[rows],
         }
     )
