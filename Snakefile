@@ -16,6 +16,7 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/integrate.smk"
 include: "workflow/rules/perturb.smk"
+include: "workflow/rules/explain.smk"
 include: "workflow/rules/bundle.smk"
 include: "workflow/rules/report.smk"
 

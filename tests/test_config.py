@@ -20,6 +20,7 @@ from tabatlas.errors import ConfigError
 from tabatlas.fetch.settings import PLAIN_NAME, DatasetRow
 from tabatlas.fetch.table import COLUMNS
 from tabatlas.names import STAGES
+from tabatlas.perturb.settings import ScreenRow
 from tabatlas.settings import settings_class
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -92,11 +93,10 @@ def test_dataset_table_is_empty_and_its_examples_are_sound(tmp_path: Path) -> No
     assert len(read_table(examples)) == 3
 
 
-def test_readme_explains_every_column_of_the_dataset_table() -> None:
+@pytest.mark.parametrize("row", [DatasetRow, ScreenRow])
+def test_readme_explains_every_column_of_a_dataset(row: type[BaseModel]) -> None:
     readme = (CONFIG / "README.md").read_text()
-    table = [
-        f"| `{name}` | {field.description} |" for name, field in DatasetRow.model_fields.items()
-    ]
+    table = [f"| `{name}` | {field.description} |" for name, field in row.model_fields.items()]
     assert "\n".join(table) in readme
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from panglao import REFERENCE, write_markers
 from tabatlas.provenance import read_json
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,7 @@ def results(tmp_path_factory):
     """The atlas of two studies, built in a folder in which `data` is the real cells."""
     folder = tmp_path_factory.mktemp("two_studies")
     (folder / "data").symlink_to(Path(DATA).resolve())
+    write_markers(Path(DATA) / REFERENCE, folder / "markers.tsv")
     config = Path(__file__).with_name("two_studies.yaml")
     snakefile = ROOT / "Snakefile"
     command = ["-m", "snakemake", "-s", snakefile, "--cores", "2", "--configfile", config]
@@ -56,6 +58,20 @@ def test_types_of_one_study_are_found_in_the_other(results):
     per_class = {row["label"]: row["tabnet"]["f1"] for row in scores["per_class"]}
     assert per_class["B cell"] > 0.9
     assert per_class["natural killer cell"] > 0.7
+
+
+def test_masks_find_known_markers_better_than_random_genes_of_equal_expression(results):
+    """Measured: AUPRC 0.156 against 0.084; logistic regression 0.244."""
+    overall = read_json(results / "explain" / "scores.json")["markers"]["overall"]
+    assert overall["n_types"] == 9
+    assert overall["methods"]["weighted"]["auprc"] > overall["methods"]["weighted"]["matched"]
+    assert overall["methods"]["weighted"]["matched_share"] < 0.05
+
+
+def test_the_model_needs_the_genes_that_its_masks_put_first(results):
+    """Measured: 0.198 of probability lost against 0.008."""
+    mean = read_json(results / "explain" / "scores.json")["deletion"]["mean"]
+    assert mean["tabnet_over_control"]["low"] > 0.05
 
 
 def test_hidden_genes_of_real_cells_are_predicted_better_than_by_their_mean(results):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from integration_inputs import make_integration, make_layout
+from perturbation_inputs import make_perturbation
 
 from tabatlas.report.stage import run
 from tabatlas.report.summary import StageTables
@@ -43,20 +45,6 @@ REASONS = (
     "outlier_genes",
     "outlier_mt",
     "doublet",
-)
-METRICS = (
-    "isolated_labels",
-    "leiden_nmi",
-    "leiden_ari",
-    "kmeans_nmi",
-    "kmeans_ari",
-    "silhouette_label",
-    "clisi",
-    "bras",
-    "ilisi",
-    "kbet",
-    "graph_connectivity",
-    "pcr_comparison",
 )
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
@@ -104,8 +92,10 @@ def make_tables(
             for row in make_metrics(18, 2.0, 0.22)
         ],
         finetune_scores=make_scores(types, rng),
-        integrate=make_integration(rng),
-        layout=make_layout(labels, datasets, rng),
+        integrate_scores=make_integration(rng),
+        integrate_layout=make_layout(labels, datasets, rng),
+        perturb_scores=make_perturbation(),
+        explain_scores=make_explanation(types),
         bundle={
             "name": "demo",
             "version": "0.1.0+5b1f0c9e77d2",
@@ -263,6 +253,94 @@ def make_scores(types: dict[str, str], rng: np.random.Generator) -> dict[str, An
     }
 
 
+def make_explanation(types: dict[str, str]) -> dict[str, Any]:
+    labels = list(types)
+    genes = [f"GENE{number}" for number in range(len(labels))]
+    values = [[0.03 * 0.5 ** abs(i - j) for j in range(len(genes))] for i in range(len(labels))]
+    stability = {
+        "jaccard": 0.41,
+        "jaccard_chance": 0.005,
+        "jaccard_other_types": 0.06,
+        "spearman": 0.62,
+        "spearman_chance": 0.044,
+    }
+    return {
+        "part": "test",
+        "n_cells": 605,
+        "n_donors": 5,
+        "n_top": 20,
+        "min_stability": 0.1,
+        "accuracy": [0.917, 0.894, 0.896],
+        "selection": {
+            "n_selected": 1275.2,
+            "n_expressed": 627.4,
+            "steps": [{"n_selected": 888.8, "n_expressed": 436.0}] * 2,
+        },
+        "types": [
+            {
+                "label": label,
+                "ontology_term_id": types[label],
+                "n_sampled": 100,
+                "n_cells": 83,
+                "stability": dict.fromkeys(("weighted", "plain"), stability | {"n_stable": 7}),
+                "stable": True,
+                "stable_genes": genes[number : number + 2],
+                "markers": make_agreement() | {"n_markers": 102, "n_genes": 1998},
+            }
+            for number, label in enumerate(labels)
+        ],
+        "stability": {"n_types": len(labels), "n_stable": len(labels)}
+        | dict.fromkeys(("weighted", "plain"), stability),
+        "markers": {
+            "n_rows": 978,
+            "n_other_types": 0,
+            "n_unknown_genes": 3,
+            "overall": make_agreement() | {"n_types": len(labels)},
+        },
+        "deletion": {
+            "bootstrap_unit": "donors",
+            "n_draws": 5,
+            "curve": [{"n_hidden": n} | make_deletion(n) for n in (1, 2, 5, 10, 20, 50)],
+            "mean": make_deletion(15),
+            "mean_expression": {"tabnet": 1.24, "control": 1.25},
+        },
+        "heatmaps": {
+            "types": {"rows": labels, "columns": genes, "values": values},
+            "steps": {"rows": ["step 1", "step 2"], "columns": genes, "values": values[:1] * 2},
+        },
+    }
+
+
+def make_agreement() -> dict[str, Any]:
+    chance = {"matched": 0.083, "matched_share": 0.01}
+    auprc = {
+        "weighted": 0.093,
+        "plain": 0.094,
+        "logistic_regression": 0.346,
+        "logistic_regression_unsigned": 0.25,
+    }
+    return {
+        "prevalence": 0.05,
+        "methods": {name: {"auprc": value} | chance for name, value in auprc.items()},
+        "differences": {"logistic_regression": {"value": -0.25, "low": -0.37, "high": -0.13}},
+    }
+
+
+def make_deletion(n_hidden: int) -> dict[str, Any]:
+    lost = 0.02 * n_hidden**0.5
+    return {
+        "tabnet": lost,
+        "control": 0.001,
+        "logistic_regression": 3 * lost,
+        "tabnet_over_control": {"value": lost - 0.001, "low": 0.8 * lost, "high": 1.2 * lost},
+        "tabnet_over_logistic_regression": {
+            "value": -2 * lost,
+            "low": -2.2 * lost,
+            "high": -1.8 * lost,
+        },
+    }
+
+
 def make_method(value: float, low: float, high: float, ece: float) -> dict[str, Any]:
     return {
         "macro_f1": {"value": value, "low": low, "high": high},
@@ -271,68 +349,6 @@ def make_method(value: float, low: float, high: float, ece: float) -> dict[str, 
         "ece": ece,
         "nll": 0.19 + ece,
     }
-
-
-def make_integration(rng: np.random.Generator) -> dict[str, Any]:
-    """Better than PCA, behind Harmony; chance wins the batches."""
-    bio = {"tabnet": 0.71, "pca": 0.68, "harmony_pca": 0.74, "harmony_tabnet": 0.70, "random": 0.21}
-    batch = dict(zip(bio, (0.72, 0.50, 0.80, 0.73, 0.83), strict=True))
-    total = {name: 0.6 * bio[name] + 0.4 * batch[name] for name in bio}
-    parts = {name: [total[name] + one for one in (-0.01, 0.0, 0.02)] for name in bio}
-    difference = {name: total["tabnet"] - total[name] for name in bio if name != "tabnet"}
-    return {
-        "n_cells": 1500,
-        "n_batches": 7,
-        "n_types": 8,
-        "n_single_batch_types": 0,
-        "n_shared_genes": 1370,
-        "left_out": {"unlabeled": 2020, "not_sampled": 2024},
-        "undefined": {},
-        "methods": {
-            name: dict.fromkeys(METRICS, round(float(rng.uniform()), 6))
-            | {"bio_conservation": bio[name], "batch_correction": batch[name]}
-            | {"total": total[name], "total_without_silhouettes": total[name] + 0.01}
-            | {"parts": parts[name]}
-            for name in bio
-        },
-        "comparisons": {
-            name: {"difference": one, "parts": [one - 0.01, one, one + 0.01], "beaten": one > 0.02}
-            for name, one in difference.items()
-        },
-        "beats_pca": True,
-    }
-
-
-def make_layout(
-    labels: list[str], datasets: tuple[str, ...], rng: np.random.Generator
-) -> dict[str, list[Any]]:
-    """Places of cells: batches apart before, types apart after."""
-    label_n, batch_n = rng.integers(0, len(labels), 1500), rng.integers(0, len(datasets), 1500)
-    near_n4 = rng.normal(size=(1500, 4)).round(3)
-    near_n4[:, 0] += 9 * batch_n
-    near_n4[:, 1] += 5 * (label_n % 4)
-    near_n4[:, 2] += 8 * (label_n // 4)
-    near_n4[:, 3] += 8 * (label_n % 4)
-    axes = ("before_x", "before_y", "after_x", "after_y")
-    return {
-        "soma_joinid": list(range(1500)),
-        "batch": [f"{datasets[one]}_lane1" for one in batch_n],
-        "cell_type": [labels[one] for one in label_n],
-    } | {axis: column.tolist() for axis, column in zip(axes, near_n4.T, strict=True)}
-
-
-def leave_unintegrated(tables: StageTables) -> StageTables:
-    """The same atlas with one batch only."""
-    scores = {
-        "n_cells": 900,
-        "n_batches": 1,
-        "n_types": 8,
-        "n_single_batch_types": 8,
-        "methods": None,
-        "reason": "needs two batches",
-        "undefined": {"kbet": "needs two batches"},
-    }
-    return replace(tables, integrate=scores, layout={name: [] for name in tables.layout})
 
 
 def leave_untested(tables: StageTables) -> StageTables:
@@ -357,12 +373,9 @@ def write_tables(tables: StageTables, folder: Path, settings: dict[str, Any] | N
         if name.endswith("_metrics"):
             paths[name] = folder / f"{name}.jsonl"
             paths[name].write_text("".join(json.dumps(row) + "\n" for row in value))
-        elif name == "layout":
-            paths["integrate_layout"] = folder / "layout.parquet"
-            pd.DataFrame(value).to_parquet(paths["integrate_layout"])
-        elif name == "integrate":
-            paths["integrate_scores"] = folder / "integrate_scores.json"
-            paths["integrate_scores"].write_text(json.dumps(value))
+        elif name == "integrate_layout":
+            paths[name] = folder / f"{name}.parquet"
+            pd.DataFrame(value).to_parquet(paths[name])
         elif isinstance(value, list):
             paths[name] = [folder / f"{name}_{number}.json" for number in range(len(value))]
             for path, table in zip(paths[name], value, strict=True):

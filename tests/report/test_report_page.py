@@ -6,14 +6,9 @@ import time
 from dataclasses import replace
 
 import pytest
+from integration_inputs import leave_unintegrated
 from page_parts import PageParts
-from report_inputs import (
-    HOSTILE,
-    leave_unintegrated,
-    leave_untested,
-    make_tables,
-    write_report,
-)
+from report_inputs import HOSTILE, leave_untested, make_tables, write_report
 
 from tabatlas.provenance import read_json
 from tabatlas.report.page import digest_source
@@ -28,6 +23,7 @@ SECTIONS = [
     "test",
     "integration",
     "perturbation",
+    "explanation",
     "provenance",
 ]
 
@@ -44,8 +40,8 @@ def hostile(tmp_path_factory):
     tables.fetch[0]["unmapped_labels"] = list(HOSTILE)
     tables.qc[0]["samples"][0] |= {"batch": HOSTILE[0], "note": HOSTILE[1], "n_kept": 3}
     tables.finetune_scores["notes"] = [HOSTILE[0]]
-    tables.integrate["undefined"] = {"kbet": HOSTILE[1]}
-    tables.layout["batch"][:4] = HOSTILE[:4]
+    tables.integrate_scores["undefined"] = {"kbet": HOSTILE[1]}
+    tables.integrate_layout["batch"][:4] = HOSTILE[:4]
     page = write_report(tables, tmp_path_factory.mktemp("hostile"), title=HOSTILE[0])
     return page.read_text(encoding="utf-8")
 

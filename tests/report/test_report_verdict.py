@@ -115,7 +115,9 @@ def test_losses_beyond_the_limits_become_cautions():
     tables.normalize[2]["pct_lost_counts"] = 40.0
     tables.split["unit"] = "cells"
     tables.finetune_scores.update(n_unseen_test_cells=12, bootstrap_unit="cells")
-    tables.integrate.update(n_single_batch_types=2, undefined={"kbet": "no type with ten cells"})
+    tables.integrate_scores.update(
+        n_single_batch_types=2, undefined={"kbet": "no type with ten cells"}
+    )
     assert [caution["section"] for caution in summarize(tables)["cautions"]] == [
         "data",
         "data",

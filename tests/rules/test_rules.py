@@ -24,9 +24,12 @@ TINY = {
     "simulate": {"n_cells": 600, "n_genes": 800},
     "pretrain": TRAINING | {"architecture": SMALL},
     "finetune": TRAINING,
+    "explain": {"replicates": 1, "cells_per_type": 5, "markers": "simulate:demo_a"},
 }
 PER_DATASET = {"fetch", "qc", "normalize"}
-AFTER_INGEST = {"split", "pack", "pretrain", "finetune", "bundle", "report"}
+AFTER_FINETUNE = {"replicate", "explain", "bundle", "report"}
+AFTER_PRETRAIN = {"finetune", "integrate", "perturb"} | AFTER_FINETUNE
+AFTER_INGEST = {"split", "pack", "pretrain"} | AFTER_PRETRAIN
 INGEST = {"register", "append", "seal"}
 
 
@@ -89,8 +92,12 @@ def test_a_second_run_has_nothing_to_do(built):
     [
         ({"report": {"title": "Another"}}, {"report"}),
         ({"bundle": {"version": "0.2.0"}}, {"bundle", "report"}),
-        ({"finetune": {"learning_rate": 0.001}}, {"finetune", "bundle", "report"}),
-        ({"pretrain": {"epochs": 2}}, {"pretrain", "finetune", "bundle", "report"}),
+        ({"explain": {"n_top": 10}}, {"explain", "bundle", "report"}),
+        ({"explain": {"replicates": 2}}, AFTER_FINETUNE),
+        ({"perturb": {"n_masks": 2}}, {"perturb", "bundle", "report"}),
+        ({"integrate": {"kl_weight": 2.0}}, {"integrate", "bundle", "report"}),
+        ({"finetune": {"learning_rate": 0.001}}, {"finetune"} | AFTER_FINETUNE),
+        ({"pretrain": {"epochs": 2}}, {"pretrain"} | AFTER_PRETRAIN),
         ({"split": {"seed": 1}}, AFTER_INGEST),
         ({"qc": {"min_counts": 2}}, {"qc", "normalize"} | INGEST | AFTER_INGEST),
         ({"fetch": {"min_mapped_genes": 0.2}}, PER_DATASET | INGEST | AFTER_INGEST),
@@ -112,9 +119,10 @@ def test_a_changed_dataset_row_reruns_that_dataset_only(built):
     ("edited", "wanted"),
     [
         ("report/wording.py", {"report"}),
-        ("finetune/calibrate.py", {"finetune", "bundle", "report"}),
+        ("explain/markers.py", {"replicate", "explain", "report"}),
+        ("finetune/calibrate.py", {"finetune"} | AFTER_FINETUNE),
         # A library: the stages that use it, and what follows.
-        ("tabnet/decoder.py", {"pretrain", "finetune", "bundle", "report"}),
+        ("tabnet/decoder.py", {"pretrain"} | AFTER_PRETRAIN),
         ("qc/judge.py", {"qc", "normalize"} | INGEST | AFTER_INGEST),
         ("cli.py", set()),
     ],
@@ -154,12 +162,31 @@ def test_another_atlas_by_option_alone_is_no_demo_with_another_name(tmp_path):
     assert "`datasets` is missing" in done.stderr
 
 
+def test_a_screen_outside_the_atlas_is_read_before_it_is_predicted(built):
+    row = {"dataset_id": "screen", "path": "screen.h5ad"}
+    (built.path / "screen.h5ad").write_bytes(b"no h5ad")
+    change = built.configure(perturb={"datasets": [row]})
+    assert built.plan(*change) == {"read_screen", "perturb", "bundle", "report"}
+    done = built.snakemake("results/tiny/perturb/screens/screen.h5ad", "-c1", *change, check=False)
+    assert "screen.h5ad: not a readable h5ad" in done.stdout + done.stderr
+
+
 def test_a_gene_list_is_an_input(built):
     genes = built.path / "genes.txt"
     genes.write_text("ENSG00000167286\nENSG00000010610\n")
     change = built.configure(pack={"genes": str(genes)})
     done = built.snakemake("--cores", "1", "-n", *change)
     assert re.search(r"input:.*genes\.txt", done.stdout + done.stderr)
+
+
+def test_markers_are_simulated_a_file_or_none(built):
+    path = built.path / "markers.tsv"
+    path.write_text("cell_type\tgene\n")
+    for markers, wanted in ((str(path), r"markers\.tsv"), (None, None)):
+        change = built.configure(explain={"markers": markers})
+        done = built.snakemake("--cores", "1", "-n", *change)
+        (inputs,) = re.findall(r"rule explain:\n    input: (.*)", done.stdout + done.stderr)
+        assert bool(re.search(r"\.tsv", inputs)) == bool(wanted)
 
 
 def test_a_wrong_config_ends_in_one_message_and_code_2(tmp_path):

@@ -37,3 +37,24 @@ def test_a_sample_keeps_rare_classes_whole():
     assert n_each[1] == 5
     assert abs(n_each[0] - n_each[2]) <= 1
     assert len(sample_cells(label_n, 5000, np.random.default_rng(0))) == len(label_n)
+
+
+def test_coefficients_are_those_of_every_class_and_zero_without_training_cells():
+    rng = np.random.default_rng(0)
+    x_ng = sp.csr_matrix(rng.random((60, 4)).astype("f4"))
+    label_n = rng.choice([0, 2, 3], 60)
+    three = LogisticBaseline(x_ng, label_n, 5)
+    scores_nc = three.scale(x_ng) @ three.coefficients_cg.T + np.insert(
+        three.model.intercept_, [1, 3], 0
+    )
+    assert (three.coefficients_cg[[1, 4]] == 0).all()
+    found = np.exp(scores_nc[:, [0, 2, 3]])
+    wanted = three.predict(x_ng)[:, [0, 2, 3]]
+    np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), wanted, rtol=1e-4)
+
+
+def test_of_two_classes_each_has_the_others_coefficients_negated():
+    x_ng = sp.csr_matrix(np.array([[0, 1], [0, 2], [1, 0], [2, 0.0]], dtype="f4"))
+    first_g, second_g = LogisticBaseline(x_ng, np.array([0, 0, 1, 1]), 2).coefficients_cg
+    assert (first_g == -second_g).all()
+    assert first_g[1] > 0 > first_g[0]

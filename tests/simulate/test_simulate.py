@@ -54,7 +54,7 @@ def read_run(name, folder, **settings) -> tuple[ad.AnnData, ad.AnnData]:
     """Run the stage and read its two files."""
     (folder / "simulate.json").write_text(json.dumps(settings))
     paths = folder / f"{name}.h5ad", folder / f"{name}.truth.h5ad"
-    run(name, folder / "simulate.json", *paths)
+    run(name, folder / "simulate.json", *paths, folder / f"{name}.markers.tsv")
     return ad.read_h5ad(paths[0]), ad.read_h5ad(paths[1])
 
 
@@ -194,6 +194,22 @@ def test_the_truth_explains_the_counts(small_files):
     assert np.corrcoef(np.log1p(counted).ravel(), np.log1p(expected).ravel())[0, 1] > 0.7
 
 
+def test_markers_are_the_genes_that_a_types_program_raises(tmp_path):
+    _, truth = read_run("demo_b", tmp_path, **SMALL)
+    markers = pd.read_csv(tmp_path / "demo_b.markers.tsv", sep="\t")
+    programs = truth.varm["cell_type"].set_index(truth.var["feature_id"].to_numpy())
+    for label, program in programs.items():
+        marked = markers.loc[markers["cell_type"] == CELL_TYPES[label].term, "gene"]
+        assert set(marked) == set(program.index[program > 1])
+        assert program[marked].is_monotonic_decreasing
+    assert len(markers) == (programs > 1).to_numpy().sum() > 100
+
+
+def test_a_screen_of_one_cell_line_has_no_markers(tmp_path):
+    read_run("demo_screen", tmp_path, **SMALL)
+    assert (tmp_path / "demo_screen.markers.tsv").read_text() == "cell_type\tgene\n"
+
+
 def test_the_truth_names_the_interactions(small_files):
     _, truth = small_files["demo_screen"]
     kinds = {join_targets(*pair): kind for pair, kind in INTERACTIONS.items()}
@@ -226,9 +242,10 @@ def test_the_tree_of_programs_is_a_part_of_the_cell_ontology():
 
 def test_an_unknown_dataset_is_named_with_the_known_ones(tmp_path):
     (tmp_path / "simulate.json").write_text("{}")
+    paths = [tmp_path / name for name in ("a.h5ad", "t.h5ad", "markers.tsv")]
     with pytest.raises(UsageError, match=r"pbmc_a: the demo atlas has demo_a, demo_b"):
-        run("pbmc_a", tmp_path / "simulate.json", tmp_path / "a.h5ad", tmp_path / "t.h5ad")
-    assert not list(tmp_path.glob("*.h5ad"))
+        run("pbmc_a", tmp_path / "simulate.json", *paths)
+    assert [path.name for path in tmp_path.iterdir()] == ["simulate.json"]
 
 
 def test_too_few_genes_for_the_named_ones_are_refused():

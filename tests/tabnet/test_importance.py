@@ -2,7 +2,7 @@
 
 import torch
 
-from tabatlas.tabnet.importance import average_masks, weigh_masks
+from tabatlas.tabnet.importance import average_masks, weigh_masks, weigh_steps
 
 MASKS = torch.tensor([[[1.0, 0, 0], [0, 1, 0]], [[0, 0, 1.0], [0, 0.5, 0.5]]])
 
@@ -20,3 +20,10 @@ def test_a_cell_without_any_decision_has_no_important_genes():
 def test_averaged_masks_take_all_steps_alike():
     expected = torch.tensor([[0.5, 0, 0.5], [0, 0.75, 0.25]])
     assert torch.equal(average_masks(MASKS), expected)
+
+
+def test_what_the_steps_add_sums_up_to_the_weighted_importance():
+    decision_snd = torch.tensor([[[3.0, 0], [0, 0]], [[0, 1.0], [0, 2]]])
+    added_sng = weigh_steps(MASKS, decision_snd)
+    assert torch.equal(added_sng[0, 0], torch.tensor([0.75, 0, 0]))
+    assert torch.equal(added_sng.sum(0), weigh_masks(MASKS, decision_snd))

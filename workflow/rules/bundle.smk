@@ -9,6 +9,9 @@ rule bundle:
         proof=f"{RESULTS}/split/split.json",
         encoder=multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
         classifier=multiext(f"{RESULTS}/finetune/", *MODEL_FILES, *CLASSIFIER_FILES),
+        embedder=multiext(f"{RESULTS}/integrate/", *MODEL_FILES),
+        effects=multiext(f"{RESULTS}/perturb/", *PERTURB_FILES),
+        explanations=multiext(f"{RESULTS}/explain/", "scores.json", "types.parquet"),
         settings=expand(f"{RESULTS}/settings/{{stage}}.json", stage=MODEL_STAGES),
     output:
         facts=f"{RESULTS}/bundle/bundle.json",
@@ -24,11 +27,16 @@ rule bundle:
     params:
         code=stage_digest("bundle"),
         atlas=ATLAS,
-        encoder=encoder_folder,
-        classifier=classifier_folder,
-        bundles=bundle_folder,
+        encoder=f"{RESULTS}/pretrain",
+        classifier=f"{RESULTS}/finetune",
+        embedder=f"{RESULTS}/integrate",
+        effects=f"{RESULTS}/perturb",
+        explanations=f"{RESULTS}/explain",
+        bundles=f"{RESULTS}/bundle",
     shell:
         "tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
         " --manifest {input.manifest:q} --proof {input.proof:q} --encoder {params.encoder:q}"
-        " --classifier {params.classifier:q} --settings {input.settings:q}"
+        " --classifier {params.classifier:q} --embedder {params.embedder:q}"
+        " --effects {params.effects:q} --explanations {params.explanations:q}"
+        " --settings {input.settings:q}"
         " --bundles {params.bundles:q} --facts {output.facts:q} 2>&1 | tee -i {log:q}"

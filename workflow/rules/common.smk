@@ -36,21 +36,24 @@ MODEL_FILES = (
     "scores.json",
 )
 CLASSIFIER_FILES = ("labels.json", "calibration.json", "predictions.parquet")
-
-
 PERTURB_FILES = (
-    "scores.json",
-    "predictions.parquet",
-    "heads.json",
     "model.safetensors",
+    "heads.json",
+    "predictions.parquet",
+    "scores.json",
 )
 SCREENS = {row.dataset_id: row for row in CONFIG.perturb.datasets}
+# Classifiers besides the one of `finetune`, each by its seed.
+REPLICATE_SEEDS = range(
+    CONFIG.finetune.seed + 1, CONFIG.finetune.seed + 1 + CONFIG.explain.replicates
+)
 
 
 wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
     screen="|".join(map(re.escape, SCREENS)) or "none",
     stage="[a-z]+",
+    seed="[0-9]+",
 
 
 localrules:
@@ -98,34 +101,11 @@ def gene_list(genes):
     return [] if genes in ("protein_coding", "all", "hvg") else genes
 
 
-def folder_of(path):
-    """The folder of a path, as the commands take it."""
-    return path.rpartition("/")[0]
-
-
-def model_folder(wildcards, output):
-    """Where a training writes its model."""
-    return folder_of(output[0])
-
-
-def encoder_folder(wildcards, input):
-    """Where the pretrained encoder is."""
-    return folder_of(input.encoder[0])
-
-
-def classifier_folder(wildcards, input):
-    """Where the classifier is."""
-    return folder_of(input.classifier[0])
-
-
-def bundle_folder(wildcards, output):
-    """Where bundles of all versions stand, beside the file that names the current one."""
-    return folder_of(output.facts)
-
-
-def soma_folder(wildcards, output):
-    """Where experiments stand, beside the file that names the current one."""
-    return f"{folder_of(output.registry)}/soma"
+def marker_file(wildcards):
+    """The table of known markers, where one is named; simulated for the demo."""
+    if CONFIG.explain.simulated:
+        return f"{RESULTS}/simulate/{CONFIG.explain.simulated}.markers.tsv"
+    return CONFIG.explain.markers or []
 
 
 def input_mb(wildcards, input, attempt):

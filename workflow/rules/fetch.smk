@@ -8,6 +8,7 @@ rule simulate:
     output:
         cells=f"{RESULTS}/simulate/{{name}}.h5ad",
         truth=f"{RESULTS}/simulate/{{name}}.truth.h5ad",
+        markers=f"{RESULTS}/simulate/{{name}}.markers.tsv",
     log:
         f"{LOGS}/simulate/{{name}}.log",
     benchmark:
@@ -21,7 +22,8 @@ rule simulate:
         code=stage_digest("simulate"),
     shell:
         "tabatlas simulate --dataset {wildcards.name:q} --settings {input.settings:q}"
-        " --cells {output.cells:q} --truth {output.truth:q} 2>&1 | tee -i {log:q}"
+        " --cells {output.cells:q} --truth {output.truth:q} --markers {output.markers:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule fetch:

@@ -21,7 +21,7 @@ rule register:
         runtime=60,
     params:
         code=stage_digest("ingest"),
-        store=soma_folder,
+        store=f"{RESULTS}/ingest/soma",
     shell:
         "tabatlas ingest register --sources {input.sources:q} --facts {input.facts:q}"
         " --settings {input.settings:q} --store {params.store:q} --registry {output.registry:q}"

@@ -25,8 +25,8 @@ rule integrate:
         runtime=720,
     params:
         code=stage_digest("integrate"),
-        encoder=encoder_folder,
-        model=model_folder,
+        encoder=f"{RESULTS}/pretrain",
+        model=f"{RESULTS}/integrate",
         checkpoints=f"{RESULTS}/checkpoints/integrate",
     shell:
         "tabatlas integrate --encoder {params.encoder:q} --pack {input.pack:q}"

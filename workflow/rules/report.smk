@@ -13,6 +13,7 @@ rule report:
         finetune=multiext(f"{RESULTS}/finetune/", "metrics.jsonl", "scores.json"),
         integrate=multiext(f"{RESULTS}/integrate/", "scores.json", "layout.parquet"),
         perturb=f"{RESULTS}/perturb/scores.json",
+        explain=f"{RESULTS}/explain/scores.json",
         bundle=f"{RESULTS}/bundle/bundle.json",
         settings=f"{RESULTS}/settings/report.json",
     output:
@@ -38,6 +39,7 @@ rule report:
         " --finetune-metrics {input.finetune[0]:q} --finetune-scores {input.finetune[1]:q}"
         " --integrate-scores {input.integrate[0]:q} --integrate-layout {input.integrate[1]:q}"
         " --perturb-scores {input.perturb:q}"
+        " --explain-scores {input.explain:q}"
         " --bundle {input.bundle:q} --benchmarks {params.benchmarks:q}"
         " --settings {input.settings:q} --html {output.html:q} --json {output.json:q}"
         " --run {output.run:q} 2>&1 | tee -i {log:q}"

@@ -30,6 +30,7 @@ STAGES = {
     "finetune": "train and test the cell type classifier",
     "integrate": "train an embedding without batch effects, and compare it with other methods",
     "perturb": "predict perturbation effects and score them; read screens outside the atlas",
+    "explain": "say which genes the classifier uses: replicate, attribute",
     "bundle": "put the models into one versioned folder",
     "report": "write the report",
     "config": "print every knob as YAML, or the JSON schema of the config",

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 
 from tabatlas.bundle.settings import BundleSettings
 from tabatlas.errors import ConfigError
+from tabatlas.explain.settings import ExplainSettings
 from tabatlas.fetch.settings import PLAIN_NAME, DatasetRow, FetchSettings
 from tabatlas.fetch.table import read_table
 from tabatlas.finetune.settings import FinetuneSettings
@@ -62,6 +63,7 @@ class Config(StageSettings):
     finetune: FinetuneSettings = FinetuneSettings()
     integrate: IntegrateSettings = IntegrateSettings()
     perturb: PerturbSettings = PerturbSettings()
+    explain: ExplainSettings = ExplainSettings()
     bundle: BundleSettings = BundleSettings()
     report: ReportSettings = ReportSettings()
 

@@ -16,6 +16,7 @@ STAGES = (
     "finetune",
     "integrate",
     "perturb",
+    "explain",
     "bundle",
     "report",
 )

@@ -1,10 +1,12 @@
 """Parquet tables: written atomically, read with a clear message."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tabatlas.errors import InputError
 from tabatlas.provenance import atomic_path
@@ -14,6 +16,20 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a parquet table atomically, without its index."""
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
+
+
+@contextlib.contextmanager
+def open_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """A function that appends rows to a parquet table, which stands there when the block ends well.
+
+    For tables that are larger than the memory; each call makes a row group.
+    """
+
+    def append(rows: pd.DataFrame) -> None:
+        writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
+
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        yield append
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

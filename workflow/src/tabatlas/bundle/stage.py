@@ -20,12 +20,14 @@ from tabatlas.provenance import (
     write_json,
     write_text,
 )
-from tabatlas.train.checkpoint import write_tensors
+from tabatlas.train.checkpoint import read_tensors, write_tensors
 from tabatlas.train.model import CONFIG, GENES, WEIGHTS, read_model
 
 logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
+SCORES = "scores.json"
+SCORED = ("pretrain", "finetune", "integrate", "perturb", "explain")
 PACKAGES = ("anndata", "numpy", "pandas", "scanpy", "scikit-learn", "scipy", "tiledbsoma", "torch")
 
 
@@ -36,6 +38,9 @@ def run(
     proof: Annotated[Path, "split/split.json"],
     encoder: Annotated[Path, "folder of the pretrained encoder and decoder"],
     classifier: Annotated[Path, "folder of the classifier"],
+    embedder: Annotated[Path, "folder of the integration"],
+    effects: Annotated[Path, "folder of the predicted perturbations"],
+    explanations: Annotated[Path, "folder of the explanations"],
     settings: Annotated[list[Path], "settings of every stage"],
     bundles: Annotated[Path, "folder in which NAME@VERSION is made"],
     facts: Annotated[Path, "JSON to write: name, version, files"],
@@ -46,8 +51,11 @@ def run(
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundles, prefix=".bundle.") as temporary:
         folder = Path(temporary)
-        copy_parts(encoder, classifier, folder)
-        metrics = gather_metrics(manifest, proof, encoder, classifier)
+        copy_parts(encoder, classifier, embedder, effects, folder)
+        shutil.copyfile(explanations / "types.parquet", folder / "importances.parquet")
+        metrics = describe_atlas(manifest, proof)
+        scored = (encoder, classifier, embedder, effects, explanations)
+        metrics |= dict(zip(SCORED, (read_json(one / SCORES) for one in scored), strict=True))
         metrics["sources"] = dict(map(name_source, sources))
         write_json(metrics, folder / "metrics.json")
         for stage, values in knobs.items():
@@ -67,28 +75,29 @@ def run(
     write_json(about | {"stages": code, "settings": knobs, "versions": versions}, facts)
 
 
-def copy_parts(encoder: Path, classifier: Path, folder: Path) -> None:
+def copy_parts(
+    encoder: Path, classifier: Path, embedder: Path, effects: Path, folder: Path
+) -> None:
     """Join the weights into one file of named parts; copy what describes them."""
-    pretrained, finetuned = read_model(encoder), read_model(classifier)
-    if pretrained.about["genes_digest"] != finetuned.about["genes_digest"]:
-        raise IntegrityError(f"{classifier}: not trained from {encoder}. Run finetune again.")
-    tensors = pretrained.tensors | finetuned.tensors
+    pretrained = read_model(encoder)
+    tensors = pretrained.tensors | read_tensors(effects / WEIGHTS)[0]
+    for stage, place in (("finetune", classifier), ("integrate", embedder)):
+        trained = read_model(place)
+        if pretrained.about["genes_digest"] != trained.about["genes_digest"]:
+            raise IntegrityError(f"{place}: not trained from {encoder}. Run {stage} again.")
+        tensors |= trained.tensors
     write_tensors(tensors, {}, folder / WEIGHTS)
     for name in (CONFIG, GENES, "labels.json", "calibration.json"):
         shutil.copyfile(classifier / name, folder / name)
+    shutil.copyfile(embedder / CONFIG, folder / "embedding.json")
+    shutil.copyfile(effects / "heads.json", folder / "perturb.json")
 
 
-def gather_metrics(manifest: Path, proof: Path, encoder: Path, classifier: Path) -> dict[str, Any]:
-    """The scores of all stages; of the experiment its content, never its place or time."""
+def describe_atlas(manifest: Path, proof: Path) -> dict[str, Any]:
+    """What was learned from: of the experiment its content, never its place or time."""
     experiment = read_json(manifest)
-    return {
-        "atlas": {
-            key: value for key, value in experiment.items() if key not in ("uri", "timestamp")
-        },
-        "split": read_json(proof),
-        "pretrain": read_json(encoder / "scores.json"),
-        "finetune": read_json(classifier / "scores.json"),
-    }
+    content = {key: value for key, value in experiment.items() if key not in ("uri", "timestamp")}
+    return {"atlas": content, "split": read_json(proof)}
 
 
 def name_content(knobs: dict[str, Any]) -> dict[str, Any]:

@@ -25,9 +25,10 @@ class Predictions:
 
 
 def fit_logistic(
-    source: PackedSource, rows: np.ndarray, n_classes: int, rng: np.random.Generator
+    source: PackedSource, rows: np.ndarray, n_classes: int, seed: int
 ) -> LogisticBaseline:
     """Logistic regression on the labelled training cells `rows`, or a sample of them."""
+    rng = np.random.default_rng([seed, 0])
     chosen = rows[sample_cells(source.label_n[rows], MAX_CELLS, rng)]
     minibatch = source.read(chosen)
     cells = log1p_cp10k(minibatch.to_csr(source.n_genes), minibatch.total_n.numpy())

@@ -42,6 +42,7 @@ from tabatlas.train.model import (
 logger = logging.getLogger(__name__)
 
 TEST = names.PARTS[2]
+LABELS, CALIBRATION = "labels.json", "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,22 @@ class Cells:
     validation: PackedSource
     train_rows: np.ndarray
     validation_rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trained classifier, what it came from, and how its training went."""
+
+    pretrained: Model
+    task: CellTypes
+    cells: Cells
+    classes: list[CellClass]
+    progress: Progress
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, in their order."""
+        return [one.label for one in self.classes]
 
 
 def run(
@@ -66,6 +83,39 @@ def run(
 ) -> None:
     """Learn cell types from labelled donors and score them on cells never seen."""
     chosen = FinetuneSettings.read(settings)
+    training = train_classifier(encoder, pack, chosen, checkpoints)
+    cells, classes, labels = training.cells, training.classes, training.labels
+    temperature = calibrate_task(training.task, cells)
+    logistic = fit_logistic(cells.train, cells.train_rows, len(classes), chosen.seed)
+    with open_experiment(manifest) as experiment:
+        parts = read_table(split, [names.JOINID, names.SPLIT, "donor"])
+        tested = parts[parts[names.SPLIT] == TEST]
+        source = SomaSource(
+            experiment,
+            tested[names.JOINID].to_numpy(),
+            training.pretrained.genes[names.FEATURE_ID],
+            labels,
+            training.pretrained.covariates,
+        )
+        found = predict_cells(training.task, logistic, source, chosen.batch_size)
+    donors = tested.set_index(names.JOINID)["donor"]
+    scores = score_test(found, donors, cells, classes, temperature, chosen.seed)
+    scores |= {
+        "n_classes": len(classes),
+        "temperature": temperature,
+        "best_epoch": training.progress.best_epoch,
+        "early_stop_unit": read_json(proof)["validation_unit"],
+        "n_unseen_test_cells": count_unseen(found, source.cells),
+    }
+    write_predictions(found, source.cells, classes, temperature, model)
+    write_json({"method": "temperature", "temperature": temperature}, model / CALIBRATION)
+    write_classifier(training, scores, model)
+
+
+def train_classifier(
+    encoder: Path, pack: Path, chosen: FinetuneSettings, checkpoints: Path
+) -> Training:
+    """Train from the encoder, or go on where the checkpoints of such a run stand."""
     device = choose_device(chosen.device, chosen.threads)
     pretrained = read_model(encoder)
     classes = choose_classes(PackedSource(pack, "train").cells, chosen.min_class_cells)
@@ -75,31 +125,7 @@ def run(
     inputs["pack"] = cells.train.digest
     folder = checkpoints / key_run("finetune", chosen.model_dump(mode="json"), device, inputs)
     progress = Trainer(task, cells.train, cells.train_rows, chosen, device, folder).run()
-    temperature = calibrate_task(task, cells)
-    rng = np.random.default_rng([chosen.seed, 0])
-    logistic = fit_logistic(cells.train, cells.train_rows, len(classes), rng)
-    with open_experiment(manifest) as experiment:
-        parts = read_table(split, [names.JOINID, names.SPLIT, "donor"])
-        tested = parts[parts[names.SPLIT] == TEST]
-        source = SomaSource(
-            experiment,
-            tested[names.JOINID].to_numpy(),
-            pretrained.genes[names.FEATURE_ID],
-            [one.label for one in classes],
-            pretrained.covariates,
-        )
-        found = predict_cells(task, logistic, source, chosen.batch_size)
-    donors = tested.set_index(names.JOINID)["donor"]
-    scores = score_test(found, donors, cells, classes, temperature, chosen.seed)
-    scores |= {
-        "n_classes": len(classes),
-        "temperature": temperature,
-        "best_epoch": progress.best_epoch,
-        "early_stop_unit": read_json(proof)["validation_unit"],
-        "n_unseen_test_cells": count_unseen(found, source.cells),
-    }
-    write_predictions(found, source.cells, classes, temperature, model)
-    write_classifier(task, pretrained, classes, temperature, progress, scores, model)
+    return Training(pretrained, task, cells, classes, progress)
 
 
 def select_cells(
@@ -205,20 +231,12 @@ def write_predictions(
     write_table(table, folder / "predictions.parquet")
 
 
-def write_classifier(
-    task: CellTypes,
-    pretrained: Model,
-    classes: list[CellClass],
-    temperature: float,
-    progress: Progress,
-    scores: dict[str, Any],
-    folder: Path,
-) -> None:
+def write_classifier(training: Training, scores: dict[str, Any], folder: Path) -> None:
     """Write the classifier; its weights, which a reader looks for, last."""
-    write_json([one.describe() for one in classes], folder / "labels.json")
-    write_json({"method": "temperature", "temperature": temperature}, folder / "calibration.json")
+    write_json([one.describe() for one in training.classes], folder / LABELS)
     write_json(scores, folder / "scores.json")
-    write_metrics(progress.metrics, folder)
-    tensors = name_part(task.model.state_dict(), "classifier")
-    about = pretrained.about | {"n_classes": len(classes)}
+    write_metrics(training.progress.metrics, folder)
+    tensors = name_part(training.task.model.state_dict(), "classifier")
+    pretrained = training.pretrained
+    about = pretrained.about | {"n_classes": len(training.classes)}
     write_model(Model(about, pretrained.genes, tensors), folder)

@@ -1,5 +1,6 @@
 """Gene embeddings: the decoder's output layer, loadings of a PCA, or chance."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ def embed_by_pca(source: PackedSource, decoder: Decoder, n_cells: int, seed: int
     """
     rows = np.arange(min(n_cells, len(source)))  # the pack is shuffled: a random sample
     x_ng, missing_ng, _ = open_inputs(source.read(rows), source.presence)
-    standardize = decoder.standardize.to("cpu")
+    standardize = copy.deepcopy(decoder.standardize).cpu()  # the decoder stays where it is
     with torch.inference_mode():
         values_ng = standardize(x_ng).masked_fill(missing_ng, 0).numpy().astype(np.float64)
     values_ng -= values_ng.mean(axis=0)

@@ -101,7 +101,7 @@ def solve_ridge(kernel_tt: np.ndarray, residual_tg: np.ndarray, strength: float)
 
 
 def choose_strength(direction_td: np.ndarray, effect_tg: np.ndarray) -> float:
-    """The λ that predicts left-out singles best, means fitted without them; else the largest."""
+    """The λ that predicts left-out singles best, means refitted too; the largest of equals."""
     n = len(effect_tg)
     fold_t = np.arange(n) % min(n, N_INNER_FOLDS)
     errors = np.zeros(len(STRENGTHS))

@@ -98,9 +98,10 @@ def predict_unit(unit: Unit, genome: Genome, settings: PerturbSettings) -> Outco
         )
         logger.warning("%s, %s: %s", *unit.name, about["skipped"])
         return Outcome(unit, about)
-    knowledge = gather_knowledge(unit, genome, half_n, measured, settings)
-    about |= describe_targets(unit, genome, knowledge)
     sets = make_sets(unit, measured)
+    tested = [perturbation for one in sets for perturbation in one.test]
+    knowledge = gather_knowledge(unit, genome, half_n, tested, settings)
+    about |= describe_targets(unit, genome, knowledge)
     scored = [score_one(unit, one, moments, knowledge, settings.seed) for one in sets]
     about["sets"] = [scores for scores, _ in scored]
     embedding = knowledge.embeddings[HEAD][0]
@@ -167,7 +168,6 @@ def describe_targets(unit: Unit, genome: Genome, knowledge: Knowledge) -> dict[s
     targets = {target for one in unit.folds for target in split_targets(one)}
     embedded = knowledge.embeddings[HEAD][0].vectors
     return {
-        "n_targets": len(targets),
         "n_targets_measured": len(knowledge.places),
         "targets_without_embedding": sorted(targets - set(embedded)),
         "n_genes_in_encoder": int(unit.genes.isin(genome.network.genes).sum()),
@@ -192,6 +192,10 @@ def describe_unit(unit: Unit, moments: Mapping[str, Moments]) -> dict[str, Any]:
         "n_doubles": kept.count(2),
         "n_larger": sum(n > 2 for n in kept),
         "n_too_few_cells": len(targets) - len(kept),
+        "n_targets": len({target for one in unit.folds for target in split_targets(one)}),
+        "n_targets_measured": None,
+        "n_genes_in_encoder": None,
+        "targets_without_embedding": [],
         "sets": [],
         "skipped": None,
     }

@@ -23,6 +23,7 @@ def find_cautions(summary: Mapping[str, Any], settings: ReportSettings) -> list[
     for section, examine in (
         ("integration", examine_integration),
         ("perturbation", examine_perturbation),
+        ("explanation", examine_explanation),
     ):
         cautions += [{"section": section, "text": text} for text in examine(summary[section])]
     return cautions
@@ -73,3 +74,16 @@ def examine_integration(integration: Mapping[str, Any]) -> Iterator[str]:
         yield f"{n_types} in one batch only: for them batch and biology cannot be told apart."
     for metric, reason in integration["undefined"].items():
         yield f"{metric.replace('_', ' ')} left out of all totals: {reason}."
+
+
+def examine_explanation(explanation: Mapping[str, Any]) -> Iterator[str]:
+    """Types whose important genes depend on the seed, and cells that are no test cells."""
+    if explanation["part"] != "test":
+        yield f"Masks are those of {explanation['part']} cells: no labelled test cell is there."
+    unstable = [row["label"] for row in explanation["types"] if not row["stable"]]
+    if unstable:
+        yield (
+            f"Important genes of {format_noun(len(unstable), 'type')} of "
+            f"{format_count(len(explanation['types']))} change with the seed, so none of them is "
+            f"drawn: {', '.join(unstable)}."
+        )

@@ -1,13 +1,59 @@
-"""Sizes of a heatmap: room for the names, and squares as large as their number allows."""
+"""A heatmap: what its squares say, room for the names, squares as large as their number allows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tabatlas.report.wording import measure_label, shorten_label
+from tabatlas.report.wording import (
+    format_count,
+    format_noun,
+    format_percent,
+    measure_label,
+    shorten_label,
+)
 
 NAME_COLUMNS = 34  # longer names are shortened
-LETTER = 0.57  # mean width of a letter, as a share of the font's size, in wide fonts
+LETTER = 0.66  # mean width of a capital letter, as a share of the font's size, in wide fonts
+PALE = 0.02  # share of the largest value that is too pale to see
 SLANT = 0.72  # height, and width, of a name at 45°
+
+
+@dataclass(frozen=True)
+class Square:
+    """How dark a square is (0..1), the number in it, and what its tip adds to the names."""
+
+    shade: float
+    number: str
+    text: str
+
+
+def square_counts(counts: Sequence[Sequence[int]]) -> list[list[Square | None]]:
+    """Cells as shares of their row, in percent; None where there is none."""
+    return [
+        [square_share(n, total) if n else None for n in row]
+        for row, total in ((row, sum(row)) for row in counts)
+    ]
+
+
+def square_share(n_cells: int, total: int) -> Square:
+    """Some of a row's cells."""
+    share = n_cells / total
+    number = "<1" if share < 0.005 else str(round(100 * share))
+    whole = f"{format_noun(n_cells, 'cell')} of {format_count(total)}"
+    return Square(share, number, f"{whole} ({format_percent(share)})")
+
+
+def square_importances(values: Sequence[Sequence[float]]) -> list[list[Square | None]]:
+    """Importances in thousandths, the largest the darkest; None where nothing would be seen."""
+    largest = max((value for row in values for value in row), default=0)
+    return [
+        [
+            Square(value / largest, f"{1000 * value:.0f}", f"importance {value:.5f}")
+            if value > PALE * largest
+            else None
+            for value in row
+        ]
+        for row in values
+    ]
 
 
 @dataclass(frozen=True)

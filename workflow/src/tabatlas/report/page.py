@@ -10,7 +10,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tabatlas.report import wording
-from tabatlas.report.heatmap import lay_out_heatmap, name_side
+from tabatlas.report.explanation import trace_deletion
+from tabatlas.report.heatmap import (
+    lay_out_heatmap,
+    name_side,
+    square_counts,
+    square_importances,
+)
 from tabatlas.report.perturbation import METHODS
 from tabatlas.report.scale import fit_axis, fit_score_axis
 from tabatlas.report.scatter import draw_scatter, rank_groups
@@ -66,6 +72,9 @@ def open_templates() -> Environment:
         "noun": wording.format_noun,
         "rank_groups": rank_groups,
         "perturbation_methods": METHODS,
+        "square_counts": square_counts,
+        "trace_deletion": trace_deletion,
+        "square_importances": square_importances,
     }
     return environment
 

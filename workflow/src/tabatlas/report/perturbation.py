@@ -16,9 +16,9 @@ METHODS = {
     "centered_additive": "centered additive",
     "linear": "linear model",
     "zero_shot": "zero-shot network",
-    "ridge_random": "kernel ridge, random genes",
-    "ridge_pca": "kernel ridge, PCA of genes",
-    "ridge_pretrained": "kernel ridge, pretrained genes",
+    "ridge_random": "ridge with random genes",
+    "ridge_pca": "ridge with PCA genes",
+    "ridge_pretrained": "ridge with pretrained genes",
     "ceiling": "split-half ceiling",
 }
 SETS = {
@@ -73,9 +73,7 @@ def judge_perturbation(perturbation: Table) -> Iterator[tuple[str, str]]:
 def judge_set(unit: str, one: Table) -> tuple[str, str]:
     """How far the head comes from the mean effect to the ceiling, and whom it does not beat."""
     gains = {rival: values[DECIDING] for rival, values in one["comparisons"].items()}
-    level = [
-        METHODS[rival].lower() for rival in METHODS if rival in gains and not won(gains[rival])
-    ]
+    level = [word for rival, word in METHODS.items() if rival in gains and not won(gains[rival])]
     own = next(row for row in one["methods"] if row["id"] == one["own"])
     share = format_score(own["scores"][DECIDING]["rescaled"]["value"])
     beaten = "Beats every other method" if not level else f"Does not beat {', '.join(level)}"

@@ -29,6 +29,7 @@ def run(
     integrate_scores: Annotated[Path, "integrate/scores.json"],
     integrate_layout: Annotated[Path, "integrate/layout.parquet"],
     perturb_scores: Annotated[Path, "perturb/scores.json"],
+    explain_scores: Annotated[Path, "explain/scores.json"],
     bundle: Annotated[Path, "bundle/bundle.json"],
     benchmarks: Annotated[Path, "folder of Snakemake's benchmark files"],
     settings: Annotated[Path, "settings/report.json"],
@@ -47,9 +48,10 @@ def run(
         pretrain_scores=read_table(pretrain_scores),
         finetune_metrics=read_rows(finetune_metrics),
         finetune_scores=read_table(finetune_scores),
-        integrate=read_table(integrate_scores),
-        layout=read_columns(integrate_layout),
+        integrate_scores=read_table(integrate_scores),
+        integrate_layout=read_columns(integrate_layout),
         perturb_scores=read_table(perturb_scores),
+        explain_scores=read_table(explain_scores),
         bundle=read_table(bundle),
     )
     summary = summarize_atlas(tables, ReportSettings.read(settings))

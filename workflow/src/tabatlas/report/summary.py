@@ -29,9 +29,10 @@ class StageTables:
     pretrain_scores: Table
     finetune_metrics: Sequence[Table]
     finetune_scores: Table
-    integrate: Table
-    layout: Table
+    integrate_scores: Table
+    integrate_layout: Table
     perturb_scores: Table
+    explain_scores: Table
     bundle: Table
 
 
@@ -50,8 +51,9 @@ def summarize_atlas(tables: StageTables, settings: ReportSettings) -> Table:
         "pretraining": summarize_pretraining(tables.pretrain_metrics, tables.pretrain_scores),
         "finetuning": summarize_finetuning(tables.finetune_metrics, tables.finetune_scores),
         "test": summarize_test(tables.finetune_scores),
-        "integration": summarize_integration(tables.integrate, tables.layout),
+        "integration": summarize_integration(tables.integrate_scores, tables.integrate_layout),
         "perturbation": summarize_perturbation(tables.perturb_scores),
+        "explanation": tables.explain_scores,
         "bundle": tables.bundle,
     }
     summary["cautions"] = find_cautions(summary, settings)

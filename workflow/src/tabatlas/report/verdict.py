@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tabatlas.report.explanation import judge_explanation
 from tabatlas.report.perturbation import judge_perturbation
+from tabatlas.report.states import GOOD, LEVEL, POOR, UNKNOWN, claim
 from tabatlas.report.wording import format_noun, format_score, shorten_label
 
-GOOD, LEVEL, POOR, UNKNOWN = "good", "level", "poor", "unknown"
 UNSEEN = {
     "donors": "in donors it has never seen",
     "datasets": "in datasets it has never seen",
@@ -40,6 +41,7 @@ def judge_model(summary: Table) -> dict[str, Any]:
         judge_pretraining(summary["pretraining"]),
         *judge_integration(summary["integration"]),
         *(claim("perturbation", *one) for one in judge_perturbation(summary["perturbation"])),
+        *judge_explanation(summary["explanation"]),
         *find_weakest(test["per_class"]),
     ]
     return {"headline": headline, "claims": claims}
@@ -141,8 +143,3 @@ def find_weakest(per_class: Sequence[Table]) -> Iterator[dict[str, str]]:
         n_cells = format_noun(worst["n_test"], "test cell")
         score = format_score(worst["tabnet"]["f1"])
         yield claim("test", UNKNOWN, f"Weakest type: {label}, F1 {score} ({n_cells}).")
-
-
-def claim(section: str, state: str, text: str) -> dict[str, str]:
-    """One sentence of the verdict and the section that proves it."""
-    return {"section": section, "state": state, "text": text}

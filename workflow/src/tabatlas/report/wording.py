@@ -15,7 +15,9 @@ def format_count(value: int | None) -> str:
 
 def format_score(value: float | None) -> str:
     """A score or a loss with three decimals."""
-    return DASH if value is None else f"{value:.3f}".replace("-", MINUS)
+    if value is None:
+        return DASH
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", MINUS)  # + 0.0: no minus before zero
 
 
 def format_interval(score: Mapping[str, float | None]) -> str:

@@ -14,13 +14,19 @@ def sample_cells(label_n: np.ndarray, n_cells: int, rng: np.random.Generator) ->
     """At most `n_cells` rows, the rare classes in full before the frequent ones are thinned."""
     if len(label_n) <= n_cells:
         return np.arange(len(label_n))
-    order = rng.permutation(len(label_n))
+    order, turn = draw_turns(label_n, rng)
     # The k-th cell of every class comes before any (k + 1)-th.
+    return np.sort(order[np.argsort(turn, kind="stable")[:n_cells]])
+
+
+def draw_turns(label_n: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A random order of the cells and, along it, how many of a cell's class came before it."""
+    order = rng.permutation(len(label_n))
     by_class = np.argsort(label_n[order], kind="stable")
     sorted_labels = label_n[order][by_class]
     turn = np.empty(len(order), dtype=np.int64)
     turn[by_class] = np.arange(len(order)) - np.searchsorted(sorted_labels, sorted_labels)
-    return np.sort(order[np.argsort(turn, kind="stable")[:n_cells]])
+    return order, turn
 
 
 class LogisticBaseline:
@@ -39,6 +45,16 @@ class LogisticBaseline:
         with threadpool_limits(1):
             probability[:, self.model.classes_] = self.model.predict_proba(self.scale(cells))
         return probability
+
+    @property
+    def coefficients_cg(self) -> np.ndarray:
+        """Coefficients (c, g) of the standardised values; 0 for a class without training cell."""
+        fitted = self.model.coef_
+        if len(self.model.classes_) == 2:  # scikit-learn keeps those of the second class only
+            fitted = np.concatenate([-fitted, fitted])
+        coefficients_cg = np.zeros((self.n_classes, fitted.shape[1]))
+        coefficients_cg[self.model.classes_] = fitted
+        return coefficients_cg
 
     def scale(self, cells: sp.csr_matrix) -> np.ndarray:
         """Standardised dense values, clipped (n, g)."""

@@ -150,8 +150,5 @@ def explain_inability(ceiling_p: np.ndarray, mean_p: np.ndarray) -> str | None:
         return f"{len(ceiling_p)} perturbations; {LEAST_PERTURBATIONS} are needed"
     gap = ceiling_p.mean() - mean_p.mean()
     if gap < LEAST_GAP:
-        return (
-            f"the ceiling is {gap:.2f} above the mean baseline; {LEAST_GAP} are needed: what sets "
-            "these perturbations apart is hardly larger than the noise"
-        )
+        return f"the ceiling is {gap:.2f} above the mean effect; {LEAST_GAP} are needed"
     return None

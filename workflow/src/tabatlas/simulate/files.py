@@ -24,6 +24,8 @@ from tabatlas.simulate.design import (
 from tabatlas.simulate.draws import named_generator
 
 SCREEN_STRATEGY = "CRISPR activation screen"
+# A gene marks a type where its program raises it by more than this (natural log: 2.7 times).
+MARKER_RISE = 1.0
 
 
 def build_source(dataset: SimulatedDataset, seed: int) -> ad.AnnData:
@@ -117,3 +119,18 @@ def build_truth(dataset: SimulatedDataset, source: ad.AnnData) -> ad.AnnData:
             join_targets(*pair): kind for pair, kind in INTERACTIONS.items()
         }
     return truth
+
+
+def list_markers(dataset: SimulatedDataset) -> pd.DataFrame:
+    """The true markers, `cell_type` (term) and `gene` (Ensembl id), strongest first.
+
+    A marker is a measured gene that a type's program raises by more than `MARKER_RISE` above the
+    mean of all types. A screen, of one cell line, has none.
+    """
+    programs = dataset.effects.get(names.CELL_TYPE, pd.DataFrame())
+    rows = [
+        (CELL_TYPES[label].term, dataset.genes.loc[symbol, names.FEATURE_ID])
+        for label, program in programs.items()
+        for symbol in program[program > MARKER_RISE].sort_values(ascending=False).index
+    ]
+    return pd.DataFrame(rows, columns=[names.CELL_TYPE, "gene"])

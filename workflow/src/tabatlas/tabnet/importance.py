@@ -9,9 +9,14 @@ def weigh_masks(masks_sng: Tensor, decision_snd: Tensor) -> Tensor:
 
     A cell whose decisions are all 0 has no important genes: its row is 0.
     """
-    weighted_ng = torch.einsum("sng,sn->ng", masks_sng, decision_snd.sum(-1))
-    tiny = torch.finfo(weighted_ng.dtype).tiny
-    return weighted_ng / weighted_ng.sum(-1, keepdim=True).clamp_min(tiny)
+    return weigh_steps(masks_sng, decision_snd).sum(0)
+
+
+def weigh_steps(masks_sng: Tensor, decision_snd: Tensor) -> Tensor:
+    """What each step adds to the weighted importance [s, n, g]."""
+    weighted_sng = masks_sng * decision_snd.sum(-1, keepdim=True)
+    tiny = torch.finfo(weighted_sng.dtype).tiny
+    return weighted_sng / weighted_sng.sum((0, 2), keepdim=True).clamp_min(tiny)
 
 
 def average_masks(masks_sng: Tensor) -> Tensor:

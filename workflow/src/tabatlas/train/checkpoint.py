@@ -24,7 +24,8 @@ STATE = "state"
 def write_tensors(tensors: Mapping[str, Tensor], state: Any, path: Path) -> None:
     """Write named tensors and a JSON value atomically into one file."""
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({"value": state, "sha256": digest_tensors(flat)}, sort_keys=True)
+    # Keys stay in order: what a resumed run writes must not differ from what an unbroken one does.
+    text = json.dumps({"sha256": digest_tensors(flat), "value": state})
     with atomic_path(path) as temporary:
         save_file(flat, temporary, metadata={STATE: text})
 

@@ -19,6 +19,7 @@ from tabatlas.errors import IntegrityError, ModelError
 from tabatlas.provenance import digest_json, read_json, write_json, write_text
 from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.architecture import Architecture
+from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariate
 from tabatlas.tabnet.encoder import Encoder
 from tabatlas.train.checkpoint import load_weights, pick, read_tensors, write_tensors
@@ -127,3 +128,11 @@ def restore_encoder(model: Model, generator: torch.Generator) -> Encoder:
     encoder = build_encoder(model.architecture, model.genes, model.covariates, generator)
     load_weights(encoder, pick(model.tensors, "encoder"), "encoder")
     return encoder
+
+
+def restore_classifier(model: Model, generator: torch.Generator) -> Classifier:
+    """The classifier of a fine-tuned model's folder, on the CPU, ready to predict."""
+    encoder = build_encoder(model.architecture, model.genes, model.covariates, generator)
+    classifier = Classifier(encoder, model.about["n_classes"], generator)
+    load_weights(classifier, pick(model.tensors, "classifier"), "classifier")
+    return classifier.eval()

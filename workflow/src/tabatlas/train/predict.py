@@ -1,6 +1,7 @@
 """From minibatches to what a network takes, hidden genes, and the one inference loop."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,8 +9,8 @@ from torch import Tensor
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.tabnet.covariates import UNKNOWN_LEVEL, Covariates
 
-# (x_ng, missing_ng, covariates) → one row per cell
-Forward = Callable[[Tensor, Tensor, Covariates], Tensor]
+# A tensor with one row per cell, or several of them.
+Output = TypeVar("Output")
 
 
 def open_inputs(minibatch: Minibatch, presence_mg: Tensor) -> tuple[Tensor, Tensor, Covariates]:
@@ -42,9 +43,11 @@ def forget_levels(covariates: Covariates, ratio: float, generator: torch.Generat
 
 @torch.inference_mode()
 def predict(
-    forward: Forward, minibatches: Iterable[Minibatch], presence_mg: Tensor
-) -> Iterator[tuple[Minibatch, Tensor]]:
-    """Each minibatch, moved to the device of `presence_mg`, with the network's output for it."""
+    forward: Callable[[Tensor, Tensor, Covariates], Output],
+    minibatches: Iterable[Minibatch],
+    presence_mg: Tensor,
+) -> Iterator[tuple[Minibatch, Output]]:
+    """Each minibatch, on the device of `presence_mg`, with `forward` of its inputs."""
     for minibatch in minibatches:
         moved = minibatch.to(presence_mg.device)
         yield moved, forward(*open_inputs(moved, presence_mg))

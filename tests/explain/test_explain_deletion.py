@@ -1,0 +1,69 @@
+import numpy as np
+import torch
+
+from tabatlas.explain.deletion import (
+    average_genes,
+    choose_sizes,
+    hide_genes,
+    match_genes,
+    rank_expression,
+    rank_genes,
+)
+
+
+def test_top_genes_end_where_importance_ends():
+    value_ng = np.array([[0.1, 0, 0.5, 0.4], [0, 0, 0, 0.2]])
+    assert rank_genes(value_ng, 3).tolist() == [[2, 3, 0], [3, -1, -1]]
+
+
+def test_hidden_genes_join_those_that_were_not_measured():
+    missing_ng = torch.tensor([[True, False, False, False]] * 2)
+    hidden_ng = hide_genes(missing_ng, np.array([[2, 3], [1, -1]]))
+    assert hidden_ng.int().tolist() == [[1, 0, 1, 1], [1, 1, 0, 0]]
+    assert missing_ng.int().tolist() == [[1, 0, 0, 0]] * 2
+
+
+def test_matched_genes_are_others_distinct_allowed_and_of_like_expression():
+    rng = np.random.default_rng(0)
+    mean_ng = np.tile(rng.permutation(2000) / 2000, (5, 1))
+    chosen_nk = np.stack([rng.choice(2000, 50, replace=False) for _ in range(5)])
+    allowed_ng = rng.random((5, 2000)) < 0.7
+    matched_nk = match_genes(chosen_nk, rank_expression(mean_ng), allowed_ng, rng)
+    for chosen, matched, allowed in zip(chosen_nk, matched_nk, allowed_ng, strict=True):
+        assert len(set(matched)) == 50
+        assert not set(matched) & set(chosen)
+        assert allowed[matched].all()
+    gap = np.abs(
+        np.take_along_axis(mean_ng, matched_nk, 1) - np.take_along_axis(mean_ng, chosen_nk, 1)
+    )
+    assert gap.max() < 0.03
+    assert not (
+        matched_nk == match_genes(chosen_nk, rank_expression(mean_ng), allowed_ng, rng)
+    ).all()
+
+
+def test_the_most_expressed_genes_find_the_next_ones():
+    mean_ng = np.arange(100.0)[None]
+    chosen_nk = np.arange(99, 89, -1)[None]
+    matched = match_genes(
+        chosen_nk, rank_expression(mean_ng), np.ones((1, 100), bool), np.random.default_rng(0)
+    )
+    assert len(set(matched[0])) == 10
+    assert matched.min() >= 60
+
+
+def test_where_genes_run_out_fewer_are_hidden():
+    chosen_nk = np.array([[0, 1, 2]])
+    allowed_ng = np.array([[True, True, True, True, False]])
+    matched = match_genes(chosen_nk, np.arange(5)[None], allowed_ng, np.random.default_rng(0))
+    assert sorted(matched[0]) == [-1, -1, 3]
+
+
+def test_a_small_panel_loses_few_genes():
+    assert choose_sizes(2000) == (1, 2, 5, 10, 20, 50)
+    assert choose_sizes(60) == (1, 2, 5, 10)
+
+
+def test_mean_of_a_set_leaves_out_what_is_no_gene():
+    found = average_genes(np.array([[1.0, 2, 4]] * 2), np.array([[2, 0], [1, -1]]))
+    assert found.tolist() == [2.5, 2]

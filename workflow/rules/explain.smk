@@ -1,0 +1,76 @@
+# in:  the classifier, the same classifier trained with other seeds, test cells, known markers
+# out: masks and importances of a sample of the test cells, their means, and what tests them
+
+
+rule replicate:
+    input:
+        encoder=multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
+        pack=f"{RESULTS}/pack/manifest.json",
+        shards=f"{RESULTS}/pack/shards",
+        training=f"{RESULTS}/settings/finetune.json",
+    output:
+        multiext(f"{RESULTS}/explain/replicates/{{seed}}/", *MODEL_FILES, "labels.json"),
+    log:
+        f"{LOGS}/explain/replicates/{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/explain/replicates/{{seed}}.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: CONFIG.finetune.threads
+    resources:
+        mem_mb=16000,
+        runtime=720,
+    params:
+        code=stage_digest("explain"),
+        encoder=f"{RESULTS}/pretrain",
+        model=f"{RESULTS}/explain/replicates/{{seed}}",
+        checkpoints=f"{RESULTS}/checkpoints/explain",
+    shell:
+        "tabatlas explain replicate --seed {wildcards.seed:q} --encoder {params.encoder:q}"
+        " --pack {input.pack:q} --training {input.training:q}"
+        " --checkpoints {params.checkpoints:q} --model {params.model:q} 2>&1 | tee -i {log:q}"
+
+
+rule explain:
+    input:
+        classifier=multiext(f"{RESULTS}/finetune/", *MODEL_FILES, *CLASSIFIER_FILES),
+        replicates=expand(
+            f"{RESULTS}/explain/replicates/{{seed}}/model.safetensors",
+            seed=REPLICATE_SEEDS,
+        ),
+        pack=f"{RESULTS}/pack/manifest.json",
+        shards=f"{RESULTS}/pack/shards",
+        manifest=f"{RESULTS}/ingest/manifest.json",
+        split=f"{RESULTS}/split/cells.parquet",
+        markers=marker_file,
+        training=f"{RESULTS}/settings/finetune.json",
+        settings=f"{RESULTS}/settings/explain.json",
+    output:
+        masks=f"{RESULTS}/explain/masks.parquet",
+        importances=f"{RESULTS}/explain/importances.parquet",
+        types=f"{RESULTS}/explain/types.parquet",
+        steps=f"{RESULTS}/explain/steps.parquet",
+        scores=f"{RESULTS}/explain/scores.json",
+    log:
+        f"{LOGS}/explain/attribute.log",
+    benchmark:
+        f"{BENCHMARKS}/explain/attribute.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    threads: CONFIG.finetune.threads
+    resources:
+        mem_mb=16000,
+        runtime=240,
+    params:
+        code=stage_digest("explain"),
+        classifier=f"{RESULTS}/finetune",
+        replicates=expand(
+            f"{RESULTS}/explain/replicates/{{seed}}", seed=REPLICATE_SEEDS
+        ),
+    shell:
+        "tabatlas explain attribute --classifier {params.classifier:q}"
+        " --replicates {params.replicates:q} --pack {input.pack:q} --manifest {input.manifest:q}"
+        " --split {input.split:q} --markers {input.markers:q} --training {input.training:q}"
+        " --settings {input.settings:q} --masks {output.masks:q}"
+        " --importances {output.importances:q} --types {output.types:q} --steps {output.steps:q}"
+        " --scores {output.scores:q} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,174 @@
+"""The deletion test: does the model need the genes that its masks name?
+
+A cell's top genes are hidden from it, as unmeasured genes are: a token in the input, −inf in the
+mask. Beside it, random genes of equal mean expression are hidden, and the top genes of logistic
+regression.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse as sp
+from torch import Tensor
+
+from tabatlas.scores.baselines import LogisticBaseline
+from tabatlas.scores.importance import find_top
+from tabatlas.tabnet.classifier import Classifier
+from tabatlas.tabnet.covariates import Covariates
+from tabatlas.tabnet.importance import weigh_masks
+
+SIZES = (1, 2, 5, 10, 20, 50)
+LEAST_JITTER = 10  # ranks of expression by which a matched gene may be off
+JITTER = 0.0125  # the same, as a share of all genes: 25 of 2,000
+
+
+class Deletion(NamedTuple):
+    """Of n cells: by how much the predicted class loses probability when i numbers of genes go.
+
+    `control_ni` is the mean over draws. The mean expression of the largest hidden sets tells how
+    well the control matches.
+    """
+
+    tabnet_ni: np.ndarray
+    control_ni: np.ndarray
+    logistic_ni: np.ndarray
+    tabnet_expression_n: np.ndarray
+    control_expression_n: np.ndarray
+
+
+@dataclass(frozen=True)
+class DeletionTest:
+    """Deletes genes from minibatches; one of them after the other, with one generator."""
+
+    classifier: Classifier
+    temperature: float
+    logistic: LogisticBaseline
+    expression_cg: np.ndarray
+    rank_cg: np.ndarray
+    sizes: Sequence[int]
+    n_draws: int
+    rng: np.random.Generator
+
+    def __call__(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Deletion:
+        """What these cells lose."""
+        logits_nc, encoding = self.classifier(x_ng, missing_ng, covariates, return_masks=True)
+        class_n = logits_nc.argmax(dim=1)
+        importance_ng = weigh_masks(encoding.masks_sng, encoding.decision_snd)
+        importance_ng = importance_ng[:, : x_ng.shape[1]].cpu().numpy()
+        answer = partial(self.answer, x_ng, covariates, class_n)
+        predicted_n, missing = class_n.cpu().numpy(), missing_ng.cpu().numpy()
+        top_nk = rank_genes(importance_ng, self.sizes[-1])
+        peer_ng = self.weigh_genes(x_ng.cpu().numpy(), predicted_n)
+        peer_nk = rank_genes(np.where(missing, 0, peer_ng), self.sizes[-1])
+        mean_ng = self.expression_cg[predicted_n]
+
+        def lose(gene_nk: np.ndarray) -> np.ndarray:
+            return self.measure_loss(answer, missing_ng, gene_nk).cpu().numpy()
+
+        draws = [
+            match_genes(top_nk, self.rank_cg[predicted_n], ~missing & (mean_ng > 0), self.rng)
+            for _ in range(self.n_draws)
+        ]
+        return Deletion(
+            lose(top_nk),
+            np.mean([lose(control_nk) for control_nk in draws], axis=0),
+            lose(peer_nk),
+            average_genes(mean_ng, top_nk),
+            np.mean([average_genes(mean_ng, control_nk) for control_nk in draws], axis=0),
+        )
+
+    def weigh_genes(self, x_ng: np.ndarray, predicted_n: np.ndarray) -> np.ndarray:
+        """What each gene adds to logistic regression's logit of the predicted class (n, g)."""
+        scaled_ng = self.logistic.scale(sp.csr_matrix(x_ng))
+        return self.logistic.coefficients_cg[predicted_n] * scaled_ng
+
+    def measure_loss(
+        self, answer: Callable[[Tensor], Tensor], missing_ng: Tensor, gene_nk: np.ndarray
+    ) -> Tensor:
+        """Probability that the predicted class loses with the first genes hidden (n, i)."""
+        hidden = (hide_genes(missing_ng, gene_nk[:, :size]) for size in self.sizes)
+        left = torch.stack([answer(hidden_ng) for hidden_ng in hidden], dim=1)
+        return answer(missing_ng)[:, None] - left
+
+    def answer(
+        self, x_ng: Tensor, covariates: Covariates, class_n: Tensor, hidden_ng: Tensor
+    ) -> Tensor:
+        """Calibrated probability of each cell's class (n,)."""
+        logits_nc = self.classifier(x_ng, hidden_ng, covariates)[0].double()
+        return torch.softmax(logits_nc / self.temperature, 1).gather(1, class_n[:, None])[:, 0]
+
+
+def choose_sizes(n_genes: int) -> tuple[int, ...]:
+    """Numbers of genes to hide: never so many that matched genes run out."""
+    return tuple(size for size in SIZES if size <= max(n_genes // 5, 1))
+
+
+def rank_genes(value_ng: np.ndarray, n_top: int) -> np.ndarray:
+    """Each cell's top genes (n, k), largest first, −1 where fewer are above 0."""
+    top_nk = np.full((len(value_ng), n_top), -1)
+    for row, value_g in zip(top_nk, value_ng, strict=True):
+        found = find_top(value_g, n_top)
+        row[: len(found)] = found
+    return top_nk
+
+
+def hide_genes(missing_ng: Tensor, gene_nk: np.ndarray) -> Tensor:
+    """`missing_ng` with further genes of each cell hidden; −1 is none."""
+    hidden_ng = missing_ng.clone()
+    cell, place = (gene_nk >= 0).nonzero()
+    hidden_ng[torch.from_numpy(cell), torch.from_numpy(gene_nk[cell, place])] = True
+    return hidden_ng
+
+
+def average_genes(mean_ng: np.ndarray, gene_nk: np.ndarray) -> np.ndarray:
+    """Mean expression of a set of genes per cell (n,); 0 of an empty one."""
+    values_nk = np.take_along_axis(mean_ng, np.maximum(gene_nk, 0), axis=1) * (gene_nk >= 0)
+    return values_nk.sum(axis=1) / np.maximum((gene_nk >= 0).sum(axis=1), 1)
+
+
+def rank_expression(expression_cg: np.ndarray) -> np.ndarray:
+    """Rank of each gene by its mean expression in a type (c, g)."""
+    return expression_cg.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+
+
+def match_genes(
+    chosen_nk: np.ndarray, rank_ng: np.ndarray, allowed_ng: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """For each chosen gene another one, allowed and of about its rank by mean expression (n, k).
+
+    All genes of a row are distinct, and none of them is a chosen one.
+    """
+    matched_nk = np.full_like(chosen_nk, -1)
+    for row, chosen_k, rank_g, allowed_g in zip(
+        matched_nk, chosen_nk, rank_ng, allowed_ng, strict=True
+    ):
+        chosen = chosen_k[chosen_k >= 0]
+        free_g = allowed_g.copy()
+        free_g[chosen] = False
+        row[: len(chosen)] = match_row(chosen, rank_g, np.flatnonzero(free_g), rng)
+    return matched_nk
+
+
+def match_row(
+    chosen: np.ndarray, rank_g: np.ndarray, free: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """For each chosen gene one of the free ones, in its place; −1 where they run out."""
+    matched = np.full(len(chosen), -1)
+    if not len(free):
+        return matched
+    reach = max(LEAST_JITTER, JITTER * len(rank_g))
+    # A random shift of the ranks makes each draw another one and keeps it near.
+    shifted = rank_g[free] + rng.uniform(-reach, reach, len(free))
+    order = np.argsort(shifted)
+    by_rank = np.argsort(rank_g[chosen], kind="stable")
+    turn = np.arange(len(chosen))
+    place = np.searchsorted(shifted[order], rank_g[chosen[by_rank]])
+    # The nearest place that no gene before has taken, moved down where the end is reached.
+    place = np.maximum.accumulate(place - turn) + turn
+    place = np.minimum(place, len(free) - len(chosen) + turn)
+    matched[by_rank] = np.where(place >= 0, free[order[np.maximum(place, 0)]], -1)
+    return matched
