@@ -144,7 +144,9 @@ def embed_scvi(cells: Cells) -> np.ndarray:
     import scvi
 
     scvi.settings.seed = SEED
-    adata = ad.AnnData(cells.counts.astype(np.float32), obs=pd.DataFrame({"batch": cells.batch_n}))
+    index = np.arange(len(cells.batch_n)).astype(str)
+    obs = pd.DataFrame({"batch": cells.batch_n}, index=index)
+    adata = ad.AnnData(cells.counts.astype(np.float32), obs=obs)
     scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
     model = scvi.model.SCVI(adata, n_layers=2, n_latent=30, gene_likelihood="nb")
     model.train(
