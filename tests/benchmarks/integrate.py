@@ -105,12 +105,17 @@ def build_atlas(atlas: str, sources: Mapping[str, ad.AnnData], folder: Path, cor
     done = subprocess.run(
         [sys.executable, *command, "--configfile", "config.json"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "src")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "src")} | find_commands(),
         stdout=sys.stderr,
     )
     if done.returncode:
         sys.exit(f"{atlas}: the workflow ended with {done.returncode}; see above.")
     return folder / results
+
+
+def find_commands() -> dict[str, str]:
+    """PATH with the commands of this Python first: its `tabatlas`, not another's."""
+    return {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 
 
 def read_cells(results: Path) -> Cells:
@@ -139,7 +144,9 @@ def embed_scvi(cells: Cells) -> np.ndarray:
     import scvi
 
     scvi.settings.seed = SEED
-    adata = ad.AnnData(cells.counts.astype(np.float32), obs=pd.DataFrame({"batch": cells.batch_n}))
+    index = np.arange(len(cells.batch_n)).astype(str)
+    obs = pd.DataFrame({"batch": cells.batch_n}, index=index)
+    adata = ad.AnnData(cells.counts.astype(np.float32), obs=obs)
     scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
     model = scvi.model.SCVI(adata, n_layers=2, n_latent=30, gene_likelihood="nb")
     model.train(
@@ -207,6 +214,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2, help="cores for the workflow")
     parser.add_argument("--keep", type=Path, help="folder for the atlases; default: none is kept")
     chosen = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `tabatlas.cli` sets it, and why
     with tempfile.TemporaryDirectory() as temporary:
         folder = (chosen.keep or Path(temporary)).resolve()
         found = {
