@@ -30,9 +30,8 @@ def models(atlas, tmp_path_factory):
     given = (atlas.pack, atlas.manifest, atlas.cells, [], folder / "training.json")
     tables = (folder / "explain" / f"{name}.parquet" for name in EXPLAINED)
     scores = folder / "explain" / "scores.json"
-    explain.attribute(
-        folder / "finetune", [], *given, folder / "empty.json", *tables, scores
-    )
+    classifier = folder / "finetune"
+    explain.attribute(classifier, [classifier], *given, folder / "empty.json", *tables, scores)
     folds = atlas.cells.with_name("perturbations.parquet")
     given = (atlas.pack, atlas.manifest, atlas.cells, folds, atlas.proof, [], [])
     perturb.predict(folder / "pretrain", *given, folder / "empty.json", folder / "perturb")
@@ -41,7 +40,11 @@ def models(atlas, tmp_path_factory):
 
 def run_trainings(atlas, folder):
     """Pretrain, fine-tune and integrate, one epoch each."""
-    settings = {"pretraining": {"architecture": SMALL}, "training": {}, "embedding": {"n_latent": 3}}
+    settings = {
+        "pretraining": {"architecture": SMALL},
+        "training": {},
+        "embedding": {"n_latent": 3},
+    }
     for name, knobs in settings.items():
         write_json(TRAINING | knobs, folder / f"{name}.json")
     write_json({}, folder / "empty.json")

@@ -7,7 +7,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tabatlas.bundle.settings import BundleSettings
 
-
 EMBEDDINGS = {
     "tabnet": "TabNet",
     "pca": "PCA",
