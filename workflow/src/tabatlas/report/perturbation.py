@@ -98,9 +98,9 @@ def examine_perturbation(perturbation: Table) -> Iterator[str]:
             continue
         without = screen["targets_without_embedding"]
         if without:
-            shown = ", ".join(without[:5]) + (", …" if len(without) > 5 else "")
+            shown = ", ".join(without[:5]) + (", …" if len(without) > 5 else ".")
             yield (
                 f"{unit}: {format_count(len(without))} of "
                 f"{format_noun(screen['n_targets'], 'target')} without a gene embedding count as "
-                f"average: {shown}."
+                f"average: {shown}"
             )
