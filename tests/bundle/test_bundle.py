@@ -1,30 +1,60 @@
-import json
+import shutil
 
+import pandas as pd
 import pytest
 
 from tabatlas.bundle import stage
 from tabatlas.bundle.card import escape_cell
 from tabatlas.errors import IntegrityError
+from tabatlas.explain import stage as explain
 from tabatlas.finetune import stage as finetune
+from tabatlas.integrate import stage as integrate
+from tabatlas.integrate.model import restore_embedder
+from tabatlas.perturb import stage as perturb
 from tabatlas.pretrain import stage as pretrain
 from tabatlas.provenance import digest_file, read_json, write_json
-from tabatlas.train.model import digest_genes, read_model
+from tabatlas.train.model import Model, digest_genes, read_model
 
 SMALL = {"n_d": 4, "n_a": 4, "n_steps": 1, "n_shared": 1, "n_independent": 1}
+FOLDERS = ("pretrain", "finetune", "integrate", "perturb", "explain")
+EXPLAINED = ("masks", "importances", "types", "steps")
 TRAINING = {"epochs": 1, "batch_size": 64, "threads": 1}
 
 
 @pytest.fixture(scope="module")
 def models(atlas, tmp_path_factory):
-    """A folder with `pretrain/` and `finetune/`."""
+    """A folder with the results of every stage that a bundle takes in."""
     folder = tmp_path_factory.mktemp("models")
-    settings = folder / "settings.json"
-    settings.write_text(json.dumps(TRAINING | {"architecture": SMALL}))
-    pretrain.run(atlas.pack, settings, folder / "checkpoints", folder / "pretrain")
-    settings.write_text(json.dumps(TRAINING))
-    given = (atlas.pack, atlas.manifest, atlas.cells, atlas.proof, settings)
-    finetune.run(folder / "pretrain", *given, folder / "checkpoints", folder / "finetune")
+    run_trainings(atlas, folder)
+    (folder / "explain").mkdir()
+    given = (atlas.pack, atlas.manifest, atlas.cells, [], folder / "training.json")
+    tables = (folder / "explain" / f"{name}.parquet" for name in EXPLAINED)
+    scores = folder / "explain" / "scores.json"
+    classifier = folder / "finetune"
+    explain.attribute(classifier, [classifier], *given, folder / "empty.json", *tables, scores)
+    folds = atlas.cells.with_name("perturbations.parquet")
+    given = (atlas.pack, atlas.manifest, atlas.cells, folds, atlas.proof, [], [])
+    perturb.predict(folder / "pretrain", *given, folder / "empty.json", folder / "perturb")
     return folder
+
+
+def run_trainings(atlas, folder):
+    """Pretrain, fine-tune and integrate, one epoch each."""
+    settings = {
+        "pretraining": {"architecture": SMALL},
+        "training": {},
+        "embedding": {"n_latent": 3},
+    }
+    for name, knobs in settings.items():
+        write_json(TRAINING | knobs, folder / f"{name}.json")
+    write_json({}, folder / "empty.json")
+    encoder, checkpoints = folder / "pretrain", folder / "checkpoints"
+    pretrain.run(atlas.pack, folder / "pretraining.json", checkpoints, encoder)
+    given = (atlas.pack, atlas.manifest, atlas.cells, atlas.proof, folder / "training.json")
+    finetune.run(encoder, *given, checkpoints, folder / "finetune")
+    tables = (folder / "integrate" / f"{name}.parquet" for name in ("embedding", "layout"))
+    given = (atlas.pack, atlas.manifest, folder / "embedding.json", checkpoints)
+    integrate.run(encoder, *given, *tables, folder / "integrate")
 
 
 def make_bundle(atlas, models, folder, *, bundle=None, **settings):
@@ -41,8 +71,7 @@ def make_bundle(atlas, models, folder, *, bundle=None, **settings):
         [source],
         atlas.manifest,
         atlas.proof,
-        models / "pretrain",
-        models / "finetune",
+        *(models / name for name in FOLDERS),
         paths,
         folder / "bundles",
         folder / "bundle.json",
@@ -70,10 +99,36 @@ def test_a_bundle_proves_itself(atlas, models, tmp_path):
     assert {"README.md", "labels.json", "calibration.json", "settings/qc.json"} <= set(sums)
 
 
-def test_a_bundle_holds_encoder_decoder_and_classifier(atlas, models, tmp_path):
+def test_a_bundle_holds_the_weights_of_every_stage(atlas, models, tmp_path):
     folder, _ = make_bundle(atlas, models, tmp_path)
     found = read_model(folder)
-    assert {name.split("/")[0] for name in found.tensors} == {"encoder", "decoder", "classifier"}
+    # The small atlas has no screen, and so no head of perturbations.
+    parts = {"encoder", "decoder", "classifier", "embedding"}
+    assert {name.split("/")[0] for name in found.tensors} == parts
+    about = read_json(folder / "embedding.json")
+    embedder = restore_embedder(Model(about, found.genes, found.tensors))
+    assert embedder.mean.weight.shape == (3, SMALL["n_d"])
+    assert read_json(folder / "perturb.json")["heads"] == []
+    importances = pd.read_parquet(folder / "importances.parquet")
+    assert len(importances)
+    metrics = read_json(folder / "metrics.json")
+    assert metrics.keys() >= set(FOLDERS)
+
+
+def test_settings_name_content_and_no_place(tmp_path):
+    genes = tmp_path / "genes.txt"
+    genes.write_text("ENSG00000141510\n")
+    knobs = {
+        "uri": "s3://bucket/atlas",
+        "genes": str(genes),
+        "markers": "simulate:demo_a",
+        "datasets": [{"dataset_id": "norman", "path": "/somewhere/norman.h5ad"}],
+    }
+    assert stage.name_content(knobs) == {
+        "genes": f"sha256:{digest_file(genes)}",
+        "markers": "simulate:demo_a",
+        "datasets": [{"dataset_id": "norman"}],
+    }
 
 
 @pytest.mark.parametrize("settings", [{"qc": {"min_counts": 7}}, {"bundle": {"version": "0.2.0"}}])
@@ -108,17 +163,15 @@ def test_a_changed_bundle_of_the_same_version_is_an_error(atlas, models, tmp_pat
         make_bundle(atlas, models, tmp_path)
 
 
-def test_a_classifier_of_another_encoder_is_refused(atlas, models, tmp_path):
-    for name in ("pretrain", "finetune"):
-        for path in (models / name).iterdir():
-            target = tmp_path / name / path.name
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(path.read_bytes())
-    about = read_json(tmp_path / "finetune" / "config.json")
-    genes = tmp_path / "finetune" / "genes.parquet"
-    table = read_model(tmp_path / "finetune").genes.iloc[::-1]
+@pytest.mark.parametrize("changed", ["finetune", "integrate"])
+def test_a_model_of_another_encoder_is_refused(atlas, models, tmp_path, changed):
+    for name in FOLDERS:
+        shutil.copytree(models / name, tmp_path / name)
+    about = read_json(tmp_path / changed / "config.json")
+    genes = tmp_path / changed / "genes.parquet"
+    table = read_model(tmp_path / changed).genes.iloc[::-1]
     table.to_parquet(genes, index=False)
-    write_json(about | {"genes_digest": digest_genes(table)}, tmp_path / "finetune" / "config.json")
+    write_json(about | {"genes_digest": digest_genes(table)}, tmp_path / changed / "config.json")
     with pytest.raises(IntegrityError, match="not trained from"):
         make_bundle(atlas, tmp_path, tmp_path / "out")
 
@@ -130,6 +183,8 @@ def test_the_card_states_scores_and_limits(atlas, models, tmp_path):
     assert "logistic regression" in card
     assert "## Limits" in card
     assert "type1" in card
+    for method in ("TabNet", "PCA", "Harmony on PCA"):
+        assert f"| {method} |" in card
 
 
 def test_labels_cannot_break_the_cards_table():

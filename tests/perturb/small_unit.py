@@ -22,7 +22,6 @@ def make_unit(**changes: Any) -> Unit:
         "organism": "Homo sapiens",
         "strategy": "CRISPRa",
         "genes": genes,
-        "symbols": genes,
         "id_n": np.array([CONTROL_ID] * 20 + ["A", "B"] * 10, dtype=object),
         "read": lambda rows: values[rows],
         "folds": {"A": 0, "B": 1},

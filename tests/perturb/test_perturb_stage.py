@@ -157,6 +157,12 @@ def test_a_perturbation_that_trained_ends_in_code_4(screen_atlas, encoder, tmp_p
     assert not (tmp_path / "out" / "scores.json").exists()
 
 
+def test_an_encoder_of_another_pack_is_refused(screen_atlas, atlas, tmp_path):
+    other = train_encoder(atlas, tmp_path, epochs=0)
+    with pytest.raises(IntegrityError, match=r"not trained on .*Run pretrain again"):
+        predict(screen_atlas, other, tmp_path)
+
+
 def test_shuffled_perturbations_are_not_predicted(screen_atlas, encoder, tmp_path, monkeypatch):
     """Were the truth known to the prediction by any other way, this would stay high."""
     real = stage.find_atlas_units

@@ -108,6 +108,7 @@ def test_a_type_without_a_rightly_named_cell_and_without_markers_has_a_row(expla
     explanation["markers"] = None
     words = write(explanation, tmp_path)
     assert "no such cell" in words
+    assert "change with the seed, so none" not in words
     assert "No known markers were given" in words
 
 

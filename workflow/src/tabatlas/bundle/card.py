@@ -7,6 +7,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tabatlas.bundle.settings import BundleSettings
 
+EMBEDDINGS = {
+    "tabnet": "TabNet",
+    "pca": "PCA",
+    "harmony_pca": "Harmony on PCA",
+    "harmony_tabnet": "Harmony on TabNet",
+    "random": "random",
+}
+
 
 def write_card(
     name: str, settings: BundleSettings, about: Mapping[str, Any], metrics: Mapping[str, Any]
@@ -19,9 +27,15 @@ def write_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = escape_cell
+    environment.filters |= {"cell": escape_cell, "score": format_score}
     template = environment.get_template("card.md")
-    return template.render(name=name, settings=settings, about=about, **metrics)
+    given = {"settings": settings, "about": about, "embeddings": EMBEDDINGS}
+    return template.render(name=name, **given, **metrics)
+
+
+def format_score(value: float | None) -> str:
+    """A score with three decimals; a dash for one that is not defined."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def escape_cell(value: object) -> str:

@@ -26,6 +26,8 @@ from tabatlas.train.model import CONFIG, GENES, WEIGHTS, read_model
 logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
+# Settings that name a place, and those that may name a file whose content counts.
+PLACES, TABLES = {"uri", "path"}, {"genes", "markers"}
 SCORES = "scores.json"
 SCORED = ("pretrain", "finetune", "integrate", "perturb", "explain")
 PACKAGES = ("anndata", "numpy", "pandas", "scanpy", "scikit-learn", "scipy", "tiledbsoma", "torch")
@@ -100,12 +102,16 @@ def describe_atlas(manifest: Path, proof: Path) -> dict[str, Any]:
     return {"atlas": content, "split": read_json(proof)}
 
 
-def name_content(knobs: dict[str, Any]) -> dict[str, Any]:
-    """Settings without places: a gene list by its digest, and no URI of the experiment."""
-    named = {key: value for key, value in knobs.items() if key != "uri"}
-    genes = named.get("genes")
-    if genes is not None and Path(genes).is_file():
-        named["genes"] = f"sha256:{digest_file(Path(genes))}"
+def name_content(knobs: Any) -> Any:
+    """Settings without places: a list of genes or markers by its digest, no path and no URI."""
+    if isinstance(knobs, list):
+        return [name_content(one) for one in knobs]
+    if not isinstance(knobs, dict):
+        return knobs
+    named = {key: name_content(value) for key, value in knobs.items() if key not in PLACES}
+    for key in TABLES & named.keys():
+        if named[key] is not None and Path(named[key]).is_file():
+            named[key] = f"sha256:{digest_file(Path(named[key]))}"
     return named
 
 

@@ -44,12 +44,14 @@ from tabatlas.scores.baselines import LogisticBaseline
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import open_table, read_table, write_table
+from tabatlas.tabnet.classifier import Classifier
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.model import Model, read_model, restore_classifier
 from tabatlas.train.predict import predict
 
 logger = logging.getLogger(__name__)
 
+_, VALIDATION, TEST = names.PARTS
 MASKS = pa.schema(
     {names.JOINID: pa.int64(), "step": pa.int8(), "gene": pa.int32(), "mask": pa.float32()}
 )
@@ -141,7 +143,7 @@ class Study:
         """Names of the classes, in their order."""
         return [one["label"] for one in self.classes]
 
-    def build(self, model: Model) -> torch.nn.Module:
+    def build(self, model: Model) -> Classifier:
         """One of the classifiers on its device."""
         return restore_classifier(model, seed_generator("cpu", 0)).to(self.device)
 
@@ -159,12 +161,10 @@ def open_study(
     classifier: Path, replicates: Sequence[Path], pack: Path, trained: FinetuneSettings
 ) -> Study:
     """Read all classifiers and fit logistic regression as `finetune` did."""
-    classes = read_json(classifier / LABELS)
-    model = read_model(classifier)
-    for folder in replicates:
-        if read_json(folder / LABELS) != classes or not read_model(folder).genes.equals(
-            model.genes
-        ):
+    classes, model = read_json(classifier / LABELS), read_model(classifier)
+    others = [read_model(folder) for folder in replicates]
+    for folder, other in zip(replicates, others, strict=True):
+        if read_json(folder / LABELS) != classes or not other.genes.equals(model.genes):
             raise IntegrityError(
                 f"{folder}: not a replicate of {classifier}: its classes or genes are others. "
                 "Train it again."
@@ -172,7 +172,7 @@ def open_study(
     train = PackedSource(pack, "train", [one["label"] for one in classes])
     return Study(
         model,
-        [read_model(folder) for folder in replicates],
+        others,
         classes,
         read_json(classifier / CALIBRATION)["temperature"],
         fit_logistic(train, train.keep_labelled(), len(classes), trained.seed),
@@ -187,7 +187,7 @@ def choose_cells(
     """A sample of the labelled test cells, of the validation cells where there is none."""
     genes = study.model.genes[names.FEATURE_ID]
     donors = parts.set_index(names.JOINID)["donor"]
-    for part in names.PARTS[:0:-1]:
+    for part in (TEST, VALIDATION):
         joinid_n = parts.loc[parts[names.SPLIT] == part, names.JOINID].to_numpy()
         whole = SomaSource(experiment, joinid_n, genes, study.labels)
         rng = np.random.default_rng([chosen.seed, 0])

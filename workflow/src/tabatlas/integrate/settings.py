@@ -21,19 +21,23 @@ class IntegrateSettings(TrainingSettings):
         8, ge=1, le=256, description="Width of the embedding of a condition."
     )
     n_latent: int = Field(
-        30, ge=2, le=512, description="Dimensions of the cells' embedding (own choice)."
+        10, ge=2, le=512, description="Dimensions of the embedding (Lopez et al. 2018, scVI: 10)."
     )
     decoder_width: int = Field(
         128, ge=8, description="Width of the decoder's hidden layer (Lopez et al. 2018, scVI: 128)."
     )
     kl_weight: float = Field(
-        1.0,
+        6.0,
         ge=0,
         description="Weight of the distance between a cell's Gaussian and the standard one; "
-        "larger mixes more (1: Lopez et al. 2018).",
+        "larger mixes more (1 is the bound of Lopez et al. 2018; 6: own choice, see the log).",
     )
     hidden_ratio: float = Field(
-        0.1, ge=0, lt=1, description="Share of genes hidden from the encoder per cell in training."
+        0.3,
+        ge=0,
+        lt=1,
+        description="Share of genes hidden from the encoder per cell in training: an embedding "
+        "that does without some genes does with those of another assay (own choice, see the log).",
     )
     score_cells: int = Field(
         50_000, ge=100, description="Labeled cells on which the methods are compared, at most."

@@ -33,7 +33,9 @@ COUNTS, LOGARITHMS = "counts", "log-normalized"
 LARGEST_LOGARITHM = 15.0
 
 
-def convert_screen(path: Path, row: ScreenRow, settings: FetchSettings, cells: Path) -> dict:
+def convert_screen(
+    path: Path, row: ScreenRow, settings: FetchSettings, cells: Path
+) -> dict[str, Any]:
     """Write a foreign h5ad as a screen: log1p(CP10k) of known genes; return what was found."""
     adata, found = standardize_screen(path, row, settings)
     write_h5ad(adata, cells)
@@ -53,38 +55,42 @@ def standardize_screen(
         if not (n_cells and n_genes):
             raise InputError(f"it holds {n_cells} cells and {n_genes} genes; both are needed.")
         place, kind = find_values(file, row.values)
-        frame = "raw/var" if place == "raw/X" else "var"
-        obs, var = read_elem(file["obs"]), read_elem(file[frame])
+        obs, var = read_elem(file["obs"]), read_elem(file["raw/var" if place == "raw/X" else "var"])
         matrix = read_matrix(file, place, len(var))
-        expressed = find_expression(var, dataset)
-        genes, mapping = map_genes(var[expressed], dataset, settings.min_mapped_genes)
+        expressed = np.flatnonzero(find_expression(var, dataset))
+        genes, mapping = map_genes(var.iloc[expressed], dataset, settings.min_mapped_genes)
         cells = describe_cells(obs, row, settings)
-    values = scale_values(matrix[:, np.flatnonzero(expressed)], kind)
-    known = (genes[names.FEATURE_ID] != "") & ~genes[names.FEATURE_ID].duplicated()
-    kept = np.flatnonzero(known)
-    kept_genes = genes.iloc[kept].set_index(names.FEATURE_ID)[[names.FEATURE_NAME]]
+    # Logarithms cannot be added up: of several names of one gene the first is kept.
+    feature_ids = genes[names.FEATURE_ID]
+    kept = np.flatnonzero((feature_ids != "") & ~feature_ids.duplicated())
     adata = ad.AnnData(
-        X=values[:, kept],
+        X=scale_values(matrix[:, expressed], kind)[:, kept],
         obs=cells,
-        var=kept_genes,
+        var=genes.iloc[kept].set_index(names.FEATURE_ID)[[names.FEATURE_NAME]],
         uns={names.ORGANISM: row.organism, "expression": kind},
     )
-    perturbed = cells[names.PERTURBATION_ID].astype(str)
     found = {
         "organism": row.organism,
         "place": place,
         "expression": kind,
         "gene_ids": mapping.kind,
+        "n_genes": len(expressed),
+        "n_dropped_genes": len(expressed) - adata.n_vars,
+    }
+    return adata, found | describe_screen(adata)
+
+
+def describe_screen(adata: ad.AnnData) -> dict[str, Any]:
+    """What a screen consists of."""
+    perturbed = adata.obs[names.PERTURBATION_ID].astype(str)
+    return {
         "n_cells": adata.n_obs,
-        "n_genes": int(expressed.sum()),
         "n_mapped": adata.n_vars,
-        "n_dropped_genes": int(expressed.sum()) - adata.n_vars,
-        "n_controls": int((cells[names.PERTURBATION_STRATEGY] == names.CONTROL).sum()),
+        "n_controls": int((adata.obs[names.PERTURBATION_STRATEGY] == names.CONTROL).sum()),
         "n_perturbations": int(perturbed[perturbed != names.NOT_APPLICABLE].nunique()),
         "targets": list_targets(perturbed),
-        "cell_lines": sorted(map(str, cells[names.CELL_LINE].unique())),
+        "cell_lines": sorted(map(str, adata.obs[names.CELL_LINE].unique())),
     }
-    return adata, found
 
 
 def find_values(file: h5py.File, wanted: str | None) -> tuple[str, str]:

@@ -41,7 +41,6 @@ class Unit:
     organism: str
     strategy: str
     genes: pd.Index
-    symbols: pd.Index
     id_n: np.ndarray
     read: Callable[[np.ndarray], sp.csr_matrix]
     folds: dict[str, int]
@@ -84,7 +83,6 @@ def find_atlas_units(
             organism=experiment.about["organism"],
             strategy=name_strategy(rows[names.PERTURBATION_STRATEGY]),
             genes=pd.Index(own[names.FEATURE_ID]),
-            symbols=pd.Index(own[names.FEATURE_NAME]),
             id_n=id_n,
             read=read_experiment(experiment, rows, positions[measured]),
             folds={one: fold_of[one] for one in sorted(set(id_n) - {CONTROL_ID})},
@@ -124,7 +122,6 @@ def find_file_units(
             organism=str(adata.uns[names.ORGANISM]),
             strategy=name_strategy(cells[names.PERTURBATION_STRATEGY]),
             genes=pd.Index(adata.var_names),
-            symbols=pd.Index(adata.var[names.FEATURE_NAME].astype(str)),
             id_n=cells[names.PERTURBATION_ID].astype(str).to_numpy(),
             read=read_rows(adata.X, rows),
             folds=dict(zip(folds[names.PERTURBATION_ID], folds["fold"].tolist(), strict=True)),

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from tabatlas import names
 from tabatlas.counts import read_counts
-from tabatlas.errors import ConfigError
+from tabatlas.errors import ConfigError, IntegrityError
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.fetch.download import verify_file
 from tabatlas.fetch.isolate import call_isolated
@@ -36,7 +36,13 @@ from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.train.checkpoint import load_weights, pick, write_tensors
 from tabatlas.train.device import choose_device, seed_generator
-from tabatlas.train.model import Model, gene_statistics, read_model, restore_encoder
+from tabatlas.train.model import (
+    Model,
+    digest_genes,
+    gene_statistics,
+    read_model,
+    restore_encoder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +81,6 @@ def read(
 class Inputs:
     """What `predict` reads besides cells."""
 
-    settings: PerturbSettings
     folds: pd.DataFrame
     proof: dict[str, Any]
     cells: pd.DataFrame
@@ -99,19 +104,14 @@ def predict(
     chosen = PerturbSettings.read(settings)
     device = choose_device(chosen.device, chosen.threads)
     train, validation = PackedSource(pack, "train"), PackedSource(pack, "validation")
-    inputs = Inputs(
-        chosen,
-        read_table(perturbations),
-        read_json(proof),
-        read_table(split),
-        screens,
-        facts,
-    )
+    inputs = Inputs(read_table(perturbations), read_json(proof), read_table(split), screens, facts)
     # The bits of BLAS depend on its number of threads.
     with open_experiment(manifest) as experiment, threadpool_limits(1, user_api="blas"):
         obs = experiment.read_obs([names.PERTURBATION_ID])
         audit = audit_cells(list_yielded(train, validation, chosen.seed), obs, inputs.folds)
         pretrained = read_model(encoder)
+        if digest_genes(train.genes) != pretrained.about["genes_digest"]:
+            raise IntegrityError(f"{encoder}: not trained on {pack}. Run pretrain again.")
         genome = prepare_genome(*build_network(pretrained, device), pretrained.genes, train, chosen)
         outcomes = [
             predict_unit(unit, genome, chosen)

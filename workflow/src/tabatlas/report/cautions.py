@@ -80,10 +80,11 @@ def examine_explanation(explanation: Mapping[str, Any]) -> Iterator[str]:
     """Types whose important genes depend on the seed, and cells that are no test cells."""
     if explanation["part"] != "test":
         yield f"Masks are those of {explanation['part']} cells: no labelled test cell is there."
-    unstable = [row["label"] for row in explanation["types"] if not row["stable"]]
+    explained = [row for row in explanation["types"] if row["stability"]]
+    unstable = [row["label"] for row in explained if not row["stable"]]
     if unstable:
         yield (
             f"Important genes of {format_noun(len(unstable), 'type')} of "
-            f"{format_count(len(explanation['types']))} change with the seed, so none of them is "
-            f"drawn: {', '.join(unstable)}."
+            f"{format_count(len(explained))} change with the seed, so none of them is drawn: "
+            f"{', '.join(unstable)}."
         )

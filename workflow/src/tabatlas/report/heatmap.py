@@ -12,7 +12,8 @@ from tabatlas.report.wording import (
 )
 
 NAME_COLUMNS = 34  # longer names are shortened
-LETTER = 0.66  # mean width of a capital letter, as a share of the font's size, in wide fonts
+LETTER = 0.57  # mean width of a letter, as a share of the font's size, in wide fonts
+CAPITAL = 1.25  # width of a capital letter, of which gene names consist, beside that mean
 PALE = 0.02  # share of the largest value that is too pale to see
 SLANT = 0.72  # height, and width, of a name at 45°
 
@@ -81,7 +82,7 @@ def lay_out_heatmap(rows: Sequence[str], columns: Sequence[str]) -> HeatmapLayou
     wide, high, font = (38, 26, 11) if size <= 14 else (20, 20, 11) if size <= 40 else (11, 11, 9)
     slanted = size <= 14
     reach = measure_names(columns, font)
-    top = 12 + reach * (SLANT if slanted else 1)
+    top = 12 + CAPITAL * reach * (SLANT if slanted else 1)
     width = wide * len(columns) + (reach * SLANT if slanted else 2)
     return HeatmapLayout(
         wide=wide,
