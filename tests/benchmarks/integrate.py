@@ -8,6 +8,7 @@ run.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -215,7 +216,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the atlases; default: none is kept")
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `tabatlas.cli` sets it, and why
-    with tempfile.TemporaryDirectory() as temporary:
+    # The peers print as they go.
+    with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(sys.stderr):
         folder = (chosen.keep or Path(temporary)).resolve()
         found = {
             name: measure_set(name, chosen.data.resolve(), folder / name, chosen.cores)
