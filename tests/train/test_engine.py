@@ -74,6 +74,23 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(source, tmp_path):
     assert trainer.task.validate()["validation_loss"] == pytest.approx(progress.best_loss)
 
 
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(source, tmp_path):
+    """With `ema: 0` that is the last weights; else it lies behind them."""
+    last, averaged = (
+        make_trainer(source, tmp_path / str(ema), ema=ema, epochs=1) for ema in (0.0, 0.9)
+    )
+    scores = [trainer.run().metrics[-1]["validation_loss"] for trainer in (last, averaged)]
+    # The trained weights stand in the checkpoint, the average in the model.
+    stored = [read_tensors(one.path)[0] for one in (last, averaged)]
+    assert torch.equal(stored[0]["model/0.weight"], stored[1]["model/0.weight"])
+    assert torch.equal(stored[0]["model/0.weight"], last.task.model[0].weight)
+    assert not torch.equal(stored[1]["model/0.weight"], averaged.task.model[0].weight)
+    assert torch.equal(stored[1]["average/0.weight"], averaged.task.model[0].weight)
+    averaged.task.model.eval()
+    assert averaged.task.validate()["validation_loss"] == pytest.approx(scores[1])
+    assert scores[0] != scores[1]
+
+
 def test_two_runs_give_the_same_bytes(source, tmp_path):
     runs = [make_trainer(source, tmp_path / name) for name in "ab"]
     progress = [run.run() for run in runs]

@@ -4,6 +4,7 @@ A step is (seed, epoch, step): the minibatch and every random draw follow from t
 run that was stopped continues as if it had not been.
 """
 
+import contextlib
 import logging
 import signal
 import time
@@ -67,6 +68,7 @@ class Knobs(Protocol):
     weight_decay: float
     warmup: float
     clip_norm: float
+    ema: float
     checkpoint_minutes: float
 
 
@@ -101,7 +103,7 @@ class Trainer:
         self.n_minibatches = count_minibatches(len(rows), knobs.batch_size)
         self.progress = Progress()
         self.optimizer = build_optimizer(task.model, knobs.learning_rate, knobs.weight_decay)
-        self.best = copy_weights(task.model)
+        self.average, self.best = copy_weights(task.model), copy_weights(task.model)
         self.saved_at = time.monotonic()
         self.signal: int | None = None
 
@@ -150,7 +152,28 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.model.parameters(), self.knobs.clip_norm)
         self.optimizer.step()
+        self.update_average()
         return loss.item()
+
+    def update_average(self) -> None:
+        """Let the average follow the weights: closely at first, then over 1 / (1 − ema) steps."""
+        step = self.progress.step
+        decay = min(self.knobs.ema, (1 + step) / (10 + step))
+        for name, tensor in self.task.model.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - decay)
+            else:
+                self.average[name].copy_(tensor)  # a counter
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with the averaged weights while the block runs."""
+        trained = copy_weights(self.task.model)
+        self.task.model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.task.model.load_state_dict(trained)
 
     def current_rate(self) -> float:
         """The learning rate of the current step."""
@@ -161,7 +184,8 @@ class Trainer:
         """Validate, keep the best weights, write the metrics and a checkpoint."""
         now = self.progress
         self.task.model.eval()
-        scores = self.task.validate()
+        with self.averaged():
+            scores = self.task.validate()
         if not np.isfinite(scores["validation_loss"]):
             raise ModelError(
                 f"the validation loss is {scores['validation_loss']} after epoch {now.epoch}. "
@@ -175,7 +199,7 @@ class Trainer:
         ]
         if scores["validation_loss"] < now.best_loss:
             now.best_epoch, now.best_loss = now.epoch, scores["validation_loss"]
-            self.best = copy_weights(self.task.model)
+            self.best = {name: tensor.clone() for name, tensor in self.average.items()}
         logger.info(
             "epoch %d/%d: loss %.4f, %s",
             now.epoch + 1,
@@ -197,6 +221,7 @@ class Trainer:
         """Write the checkpoint."""
         tensors = (
             name_part(self.task.model.state_dict(), "model")
+            | name_part(self.average, "average")
             | name_part(self.best, "best")
             | name_part(pack_optimizer(self.optimizer), "optimizer")
         )
@@ -212,7 +237,10 @@ class Trainer:
         self.progress = Progress(**state)
         load_weights(self.task.model, pick(tensors, "model"), str(self.path))
         unpack_optimizer(self.optimizer, pick(tensors, "optimizer"))
-        self.best = {name: tensor.to(self.device) for name, tensor in pick(tensors, "best").items()}
+        self.average, self.best = (
+            {name: tensor.to(self.device) for name, tensor in pick(tensors, part).items()}
+            for part in ("average", "best")
+        )
         logger.info("resuming at epoch %d, step %d", self.progress.epoch, self.progress.step)
 
     def listening(self) -> "Listening":

@@ -59,6 +59,13 @@ class TrainingSettings(StageSettings):
         0.05, ge=0, lt=1, description="Share of all steps in which the learning rate rises."
     )
     clip_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    ema: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="Share that an average of the weights keeps per step; the average is what is "
+        "validated and written (Polyak & Juditsky 1992). 0: the last weights.",
+    )
     checkpoint_minutes: float = Field(
         10, gt=0, description="Time between checkpoints within an epoch; each epoch ends with one."
     )
