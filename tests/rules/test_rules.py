@@ -24,6 +24,7 @@ TINY = {
     "simulate": {"n_cells": 600, "n_genes": 800},
     "pretrain": TRAINING | {"architecture": SMALL},
     "finetune": TRAINING,
+    "integrate": TRAINING | {"n_latent": 3, "score_cells": 120},
     "explain": {"replicates": 1, "cells_per_type": 5, "markers": "simulate:demo_a"},
 }
 PER_DATASET = {"fetch", "qc", "normalize"}
@@ -119,7 +120,8 @@ def test_a_changed_dataset_row_reruns_that_dataset_only(built):
     ("edited", "wanted"),
     [
         ("report/wording.py", {"report"}),
-        ("explain/markers.py", {"replicate", "explain", "report"}),
+        ("explain/markers.py", AFTER_FINETUNE),
+        ("integrate/sample.py", {"integrate", "bundle", "report"}),
         ("finetune/calibrate.py", {"finetune"} | AFTER_FINETUNE),
         # A library: the stages that use it, and what follows.
         ("tabnet/decoder.py", {"pretrain"} | AFTER_PRETRAIN),
