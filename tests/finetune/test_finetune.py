@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tabatlas import names
-from tabatlas.errors import InputError
+from tabatlas.errors import InputError, IntegrityError
 from tabatlas.finetune import stage
 from tabatlas.finetune.calibrate import calibrate, fit_temperature
 from tabatlas.finetune.classes import choose_classes, weigh_classes
@@ -170,3 +170,14 @@ def test_temperature_brings_overconfident_probabilities_down():
     assert fit_temperature(5 * logits_nc, label_n) == pytest.approx(5, rel=0.1)
     np.testing.assert_allclose(calibrate(5 * logits_nc, 5.0), probability_nc)
     assert fit_temperature(logits_nc[:0], label_n[:0]) == 1.0
+
+
+def test_an_encoder_of_another_pack_with_the_same_genes_is_refused(atlas, encoder, tmp_path):
+    """Another split has the same genes and other cells: the encoder may have seen the test."""
+    about = read_json(atlas.pack) | {
+        "digest": "0" * 64,
+        "folder": str(atlas.pack.parent / "shards"),
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    with pytest.raises(IntegrityError, match="trained on another pack"):
+        finetune(atlas, encoder, tmp_path, pack=tmp_path / "manifest.json")

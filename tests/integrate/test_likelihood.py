@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
 from tabatlas.integrate.likelihood import measure_distance, measure_surprise
+from tabatlas.integrate.model import CountDecoder
 
 
 def test_the_surprise_of_counts_is_scipys():
@@ -15,6 +17,23 @@ def test_the_surprise_of_counts_is_scipys():
     mean, dispersion = log_mean_ng.exp().numpy(), log_dispersion_g.exp().numpy()
     log_p = stats.nbinom.logpmf(count_ng.numpy(), dispersion, dispersion / (dispersion + mean))
     np.testing.assert_allclose(found, -(log_p * seen_ng.numpy()).sum(axis=1), rtol=1e-10)
+
+
+def test_float32_is_enough_within_the_bounds_of_the_dispersion():
+    """Beyond them lgamma(count + θ) − lgamma(θ) is the difference of two huge numbers."""
+    decoder = CountDecoder(2, [], 8, torch.ones(5), torch.Generator().manual_seed(0))
+    count_ng = torch.tensor([[0.0, 1.0, 7.0, 60.0, 900.0]])
+    log_mean_ng = torch.tensor([[-3.0, 0.0, 2.0, 4.0, 6.5]])
+    for wanted in (-1e4, -3.0, 0.0, 5.0, 1e4):
+        with torch.no_grad():
+            decoder.dispersion_g.fill_(wanted)
+        log_dispersion_g = decoder.log_dispersion_g.detach()
+        assert log_dispersion_g.abs().max() <= 7
+        seen_ng = torch.ones_like(count_ng, dtype=torch.bool)
+        found = measure_surprise(count_ng, log_mean_ng, log_dispersion_g, seen_ng)
+        mean, theta = (one.double().exp().numpy() for one in (log_mean_ng, log_dispersion_g))
+        expected = -stats.nbinom.logpmf(count_ng.numpy(), theta, theta / (theta + mean)).sum()
+        assert found.item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_missing_gene_has_no_part_and_a_finite_gradient():

@@ -85,7 +85,7 @@ def copy_parts(
     tensors = pretrained.tensors | read_tensors(effects / WEIGHTS)[0]
     for stage, place in (("finetune", classifier), ("integrate", embedder)):
         trained = read_model(place)
-        if pretrained.about["genes_digest"] != trained.about["genes_digest"]:
+        if trained.about["encoder"] != pretrained.digest:
             raise IntegrityError(f"{place}: not trained from {encoder}. Run {stage} again.")
         tensors |= trained.tensors
     write_tensors(tensors, {}, folder / WEIGHTS)

@@ -19,7 +19,7 @@ from tabatlas.finetune.evaluate import LOGISTIC, MAJORITY, TABNET, evaluate_meth
 from tabatlas.finetune.predictions import Predictions, fit_logistic, predict_cells
 from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.finetune.task import CellTypes
-from tabatlas.provenance import digest_file, read_json, write_json
+from tabatlas.provenance import read_json, write_json
 from tabatlas.scores.baselines import predict_majority
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
@@ -30,9 +30,8 @@ from tabatlas.train.checkpoint import name_part
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Progress, Trainer, key_run
 from tabatlas.train.model import (
-    CONFIG,
-    WEIGHTS,
     Model,
+    check_pack,
     read_model,
     restore_encoder,
     write_metrics,
@@ -120,9 +119,9 @@ def train_classifier(
     pretrained = read_model(encoder)
     classes = choose_classes(PackedSource(pack, "train").cells, chosen.min_class_cells)
     cells = select_cells(pack, classes, pretrained.covariates, chosen)
+    check_pack(pretrained, cells.train.digest, encoder)
     task = build_task(pretrained, classes, cells, chosen, device)
-    inputs = {name: digest_file(encoder / name) for name in (WEIGHTS, CONFIG)}
-    inputs["pack"] = cells.train.digest
+    inputs = {"encoder": pretrained.digest, "pack": cells.train.digest}
     folder = checkpoints / key_run("finetune", chosen.model_dump(mode="json"), device, inputs)
     progress = Trainer(task, cells.train, cells.train_rows, chosen, device, folder).run()
     return Training(pretrained, task, cells, classes, progress)
@@ -238,5 +237,5 @@ def write_classifier(training: Training, scores: dict[str, Any], folder: Path) -
     write_metrics(training.progress.metrics, folder)
     tensors = name_part(training.task.model.state_dict(), "classifier")
     pretrained = training.pretrained
-    about = pretrained.about | {"n_classes": len(training.classes)}
+    about = pretrained.about | {"encoder": pretrained.digest, "n_classes": len(training.classes)}
     write_model(Model(about, pretrained.genes, tensors), folder)

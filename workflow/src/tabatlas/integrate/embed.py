@@ -40,6 +40,13 @@ def write_embedding(
 
 
 def read_embedding(path: Path, joinid_n: np.ndarray) -> np.ndarray:
-    """The rows (n, z) of some cells, in their order."""
-    table = pd.read_parquet(path).drop(columns=names.OBS_ID).set_index(names.JOINID)
-    return table.loc[joinid_n].to_numpy(dtype=np.float32)
+    """The rows (n, z) of some cells, in their order; only a row group is in memory at a time."""
+    table = pq.ParquetFile(path)
+    columns = [name for name in table.schema_arrow.names if name != names.OBS_ID]
+    wanted = pd.Index(joinid_n)
+    place_nz = np.empty((len(wanted), len(columns) - 1), dtype=np.float32)
+    for group in range(table.num_row_groups):
+        values = table.read_row_group(group, columns).to_pandas().set_index(names.JOINID)
+        found = wanted.get_indexer(values.index)
+        place_nz[found[found >= 0]] = values.to_numpy()[found >= 0]
+    return place_nz

@@ -12,17 +12,16 @@ def measure_surprise(
     Variance = mean + mean² / dispersion (the inverse dispersion θ of Lopez et al. 2018).
     """
     log_mean_ng = log_mean_ng.masked_fill(~seen_ng, 0.0)  # -inf has no gradient
-    log_total_ng = torch.logaddexp(log_mean_ng, log_dispersion_g)
     dispersion_g = log_dispersion_g.exp()
-    found_ng = count_ng * (log_mean_ng - log_total_ng) + dispersion_g * (
-        log_dispersion_g - log_total_ng
-    )
+    found_ng = count_ng * (log_mean_ng - torch.logaddexp(log_mean_ng, log_dispersion_g))
+    # Not θ (log θ − log(θ + mean)): two numbers that are nearly equal where θ is large.
+    absent_ng = -dispersion_g * torch.log1p((log_mean_ng - log_dispersion_g).exp())
     ways_ng = (
         torch.lgamma(count_ng + dispersion_g)
         - torch.lgamma(dispersion_g)
         - torch.lgamma(count_ng + 1)
     )
-    return -((found_ng + ways_ng) * seen_ng).sum(dim=1)
+    return -((found_ng + absent_ng + ways_ng) * seen_ng).sum(dim=1)
 
 
 def measure_distance(mean_nz: Tensor, log_variance_nz: Tensor) -> Tensor:

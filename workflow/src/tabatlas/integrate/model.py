@@ -16,6 +16,8 @@ from tabatlas.tabnet.layers import draw_linear
 from tabatlas.train.checkpoint import load_weights, pick
 from tabatlas.train.model import Model, build_encoder
 
+MOST_LOG_DISPERSION = 7.0
+
 
 class Embedder(nn.Module):
     """From measured genes to the mean and the log variance of a cell's place."""
@@ -51,7 +53,16 @@ class CountDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.genes = draw_linear(width + len(self.conditions), len(share_g), generator)
         self.bias_g = nn.Parameter(share_g.clamp_min(1e-8).log())
-        self.log_dispersion_g = nn.Parameter(torch.zeros(len(share_g)))
+        self.dispersion_g = nn.Parameter(torch.zeros(len(share_g)))
+
+    @property
+    def log_dispersion_g(self) -> Tensor:
+        """Log of θ (g,), within ±7: e⁷ is Poisson for all purposes.
+
+        Of Poisson counts θ would grow without end, and float32 holds lgamma(count + θ) − lgamma(θ)
+        to 4 digits at e⁷, to none at e¹⁶.
+        """
+        return MOST_LOG_DISPERSION * torch.tanh(self.dispersion_g / MOST_LOG_DISPERSION)
 
     def forward(self, place_nz: Tensor, covariates: Covariates, missing_ng: Tensor) -> Tensor:
         """Log share (n, g) of the counts of all measured genes; -inf where a gene is missing."""

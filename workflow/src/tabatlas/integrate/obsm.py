@@ -13,19 +13,32 @@ from tabatlas.experiment import Experiment
 from tabatlas.integrate.embed import name_dimensions
 
 
-def write_obsm(experiment: Experiment, name: str, embedding: Path) -> None:
+def check_shape(experiment: Experiment, name: str, n_latent: int) -> None:
+    """Raise `ModelError` where `obsm` has an array of that name and of another shape."""
+    shape = (experiment.about["n_obs"], n_latent)
+    # Not at the timestamp of the manifest: what an earlier run wrote came later.
+    with tiledbsoma.Experiment.open(experiment.soma.uri) as now:
+        measurement = now.ms[names.MEASUREMENT]
+        if "obsm" not in measurement or name not in measurement["obsm"]:
+            return
+        found = measurement["obsm"][name].shape
+    if found != shape:
+        raise ModelError(
+            f"integrate.obsm: {name}: the experiment has one of shape {found}, not {shape}. "
+            "Choose another name."
+        )
+
+
+def write_obsm(experiment: Experiment, name: str, n_latent: int, embedding: Path) -> None:
     """Write the table of an embedding into `obsm`, row group by row group, at joinids as rows.
 
     It is written now, after the timestamp that seals the experiment: who reads the sealed content
-    does not see it, and its digest stays what it is. Raises `ModelError` where an array of another
-    shape has that name.
+    does not see it, and its digest stays what it is.
     """
     table = pq.ParquetFile(embedding)
-    dimensions = [column for column in table.schema.names if column.startswith("z")]
-    assert dimensions == name_dimensions(len(dimensions))
-    shape = (experiment.about["n_obs"], len(dimensions))
+    dimensions = name_dimensions(n_latent)
     with tiledbsoma.Experiment.open(experiment.soma.uri, "w") as target:
-        place = open_array(target, name, shape)
+        place = open_array(target, name, (experiment.about["n_obs"], n_latent))
         for number in range(table.num_row_groups):
             group = table.read_row_group(number)
             joinid_n = group[names.JOINID].to_numpy()
@@ -43,11 +56,6 @@ def open_array(
     if "obsm" not in measurement:
         measurement.add_new_collection("obsm")
     obsm = measurement["obsm"]
-    if name not in obsm:
-        return obsm.add_new_dense_ndarray(name, type=pa.float32(), shape=shape)
-    if obsm[name].shape != shape:
-        raise ModelError(
-            f"integrate.obsm: {name}: the experiment has one of shape {obsm[name].shape}, not "
-            f"{shape}. Choose another name."
-        )
-    return obsm[name]
+    if name in obsm:
+        return obsm[name]
+    return obsm.add_new_dense_ndarray(name, type=pa.float32(), shape=shape)

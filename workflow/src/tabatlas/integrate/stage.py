@@ -15,11 +15,11 @@ from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.integrate.embed import read_embedding, write_embedding
 from tabatlas.integrate.evaluate import evaluate_embedding
 from tabatlas.integrate.model import CountDecoder, Embedder
-from tabatlas.integrate.obsm import write_obsm
+from tabatlas.integrate.obsm import check_shape, write_obsm
 from tabatlas.integrate.sample import count_left_out, sample_cells
 from tabatlas.integrate.settings import IntegrateSettings
 from tabatlas.integrate.task import ConditionalCounts
-from tabatlas.provenance import digest_file, write_json
+from tabatlas.provenance import write_json
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import write_table
@@ -29,9 +29,8 @@ from tabatlas.train.covariates import describe_covariates
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Trainer, key_run
 from tabatlas.train.model import (
-    CONFIG,
-    WEIGHTS,
     Model,
+    check_pack,
     read_model,
     restore_encoder,
     write_metrics,
@@ -65,15 +64,16 @@ def run(
 ) -> None:
     """Learn an embedding without the marks of library and assay, and embed every cell."""
     chosen = IntegrateSettings.read(settings)
+    check_obsm(manifest, chosen)
     device = choose_device(chosen.device, chosen.threads)
     pretrained = read_model(encoder)
     conditions = choose_conditions(PackedSource(pack, "train"), chosen)
     train, validation = (
         PackedSource(pack, part, covariates=conditions) for part in ("train", "validation")
     )
+    check_pack(pretrained, train.digest, encoder)
     task = build_task(pretrained, train, validation, chosen, device)
-    inputs = {name: digest_file(encoder / name) for name in (WEIGHTS, CONFIG)}
-    inputs["pack"] = train.digest
+    inputs = {"encoder": pretrained.digest, "pack": train.digest}
     folder = checkpoints / key_run("integrate", chosen.model_dump(mode="json"), device, inputs)
     progress = Trainer(task, train, np.arange(len(train)), chosen, device, folder).run()
     task.model.eval()
@@ -81,12 +81,19 @@ def run(
         embed_cells(task, experiment, pretrained, chosen, embedding)
         scores, places = score_embedding(experiment, chosen, embedding)
         if chosen.obsm is not None:
-            write_obsm(experiment, chosen.obsm, embedding)
+            write_obsm(experiment, chosen.obsm, chosen.n_latent, embedding)
     scores["best_epoch"] = progress.best_epoch
     write_table(places, layout)
     write_json(scores, model / "scores.json")
     write_metrics(progress.metrics, model)
     write_embedder(task, pretrained, conditions, chosen, model)
+
+
+def check_obsm(manifest: Path, chosen: IntegrateSettings) -> None:
+    """Before the training: whether the experiment takes the embedding that it will be given."""
+    if chosen.obsm is not None:
+        with open_experiment(manifest) as experiment:
+            check_shape(experiment, chosen.obsm, chosen.n_latent)
 
 
 def choose_conditions(train: PackedSource, chosen: IntegrateSettings) -> tuple[Covariate, ...]:
@@ -183,6 +190,7 @@ def write_embedder(
 ) -> None:
     """Write the model: the embedder and the decoder that it was trained with."""
     about = pretrained.about | {
+        "encoder": pretrained.digest,
         "n_latent": chosen.n_latent,
         "decoder_width": chosen.decoder_width,
         "conditions": [asdict(one) for one in conditions],

@@ -49,7 +49,8 @@ def run(
     write_json(score_pretraining(task, progress), model / "scores.json")
     write_metrics(progress.metrics, model)
     organism = read_manifest(pack)["organism"]
-    about = describe_model(chosen.choose_architecture(), train.genes, covariates, organism)
+    architecture = chosen.choose_architecture()
+    about = describe_model(architecture, train.genes, covariates, organism, train.digest)
     write_model(Model(about, train.genes, name_parts(task.model)), model)
 
 

@@ -20,5 +20,9 @@ def find_neighbors(x_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         rows = slice(start, start + BLOCK)
         difference = x_nd[neighbor_nk[rows]] - x_nd[rows, None]
         distance_nk[rows] = np.sqrt(np.square(difference).sum(axis=2))
-    order = np.lexsort((neighbor_nk != np.arange(len(x_nd))[:, None], distance_nk), axis=1)
+    own_n1 = np.arange(len(x_nd))[:, None]
+    # Among cells at one place the search may have left out the cell itself.
+    lost_n = ~(neighbor_nk == own_n1).any(axis=1)
+    neighbor_nk[lost_n, -1], distance_nk[lost_n, -1] = own_n1[lost_n, 0], 0
+    order = np.lexsort((neighbor_nk != own_n1, distance_nk), axis=1)
     return np.take_along_axis(neighbor_nk, order, 1), np.take_along_axis(distance_nk, order, 1)

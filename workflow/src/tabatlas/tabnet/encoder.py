@@ -118,9 +118,9 @@ class Encoder(nn.Module):
     def know_nothing(self, x_ng: Tensor) -> Covariates:
         """Unknown levels and numbers for the cells of `x_ng`."""
         n_numbers = sum(not one.levels for one in self.covariates)
-        level_nk = torch.full((len(x_ng), len(self.covariates) - n_numbers), UNKNOWN_LEVEL)
-        number_nj = torch.full((len(x_ng), n_numbers), torch.nan)
-        return Covariates(level_nk.to(x_ng.device), number_nj.to(x_ng))
+        shape = (len(x_ng), len(self.covariates) - n_numbers)
+        level_nk = x_ng.new_full(shape, UNKNOWN_LEVEL, dtype=torch.int64)
+        return Covariates(level_nk, x_ng.new_full((len(x_ng), n_numbers), torch.nan))
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into the decision, and what the next step attends with."""

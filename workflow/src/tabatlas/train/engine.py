@@ -159,11 +159,13 @@ class Trainer:
         """Let the average follow the weights: closely at first, then over 1 / (1 − ema) steps."""
         step = self.progress.step
         decay = min(self.knobs.ema, (1 + step) / (10 + step))
-        for name, tensor in self.task.model.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - decay)
-            else:
-                self.average[name].copy_(tensor)  # a counter
+        pairs = [
+            (self.average[name], tensor)
+            for name, tensor in self.task.model.state_dict().items()
+            if tensor.is_floating_point()  # not a counter of batches
+        ]
+        # One kernel for all of them: hundreds of small ones would stall a GPU.
+        torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), 1 - decay)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

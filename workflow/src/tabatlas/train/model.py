@@ -22,7 +22,13 @@ from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariate
 from tabatlas.tabnet.encoder import Encoder
-from tabatlas.train.checkpoint import load_weights, pick, read_tensors, write_tensors
+from tabatlas.train.checkpoint import (
+    digest_tensors,
+    load_weights,
+    pick,
+    read_tensors,
+    write_tensors,
+)
 
 FORMAT = 1
 WEIGHTS, CONFIG, GENES = "model.safetensors", "config.json", "genes.parquet"
@@ -35,6 +41,11 @@ class Model:
     about: dict[str, Any]
     genes: pd.DataFrame
     tensors: dict[str, Tensor]
+
+    @property
+    def digest(self) -> str:
+        """Digest of weights and description: who was trained from this model says so by it."""
+        return digest_json([self.about, digest_tensors(self.tensors)])
 
     @property
     def architecture(self) -> Architecture:
@@ -57,8 +68,9 @@ def describe_model(
     genes: pd.DataFrame,
     covariates: Sequence[Covariate],
     organism: str,
+    pack: str,
 ) -> dict[str, Any]:
-    """The part of `config.json` that every model has."""
+    """The part of `config.json` that every model has; `pack` is the digest of its cells."""
     return {
         "format": FORMAT,
         "architecture": asdict(architecture),
@@ -66,6 +78,7 @@ def describe_model(
         "n_genes": len(genes),
         "genes_digest": digest_genes(genes),
         "organism": organism,
+        "pack": pack,
         "input": "log1p of counts per 10,000, scaled by the sum over all atlas genes",
     }
 
@@ -100,6 +113,17 @@ def read_model(folder: Path) -> Model:
     if digest_genes(genes) != about["genes_digest"]:
         raise IntegrityError(f"{folder / GENES}: not the genes of {CONFIG}. Restore both files.")
     return Model(about, genes, read_tensors(folder / WEIGHTS)[0])
+
+
+def check_pack(model: Model, pack: str, place: Path) -> None:
+    """Raise `IntegrityError` unless the model at `place` was trained on the pack of that digest.
+
+    Equal genes are not enough: a pack of another split holds other cells.
+    """
+    if model.about["pack"] != pack:
+        raise IntegrityError(
+            f"{place}: trained on another pack than this one. Run pretrain and what follows again."
+        )
 
 
 def write_metrics(rows: Sequence[dict[str, Any]], folder: Path) -> None:
