@@ -3,13 +3,12 @@
 import pytest
 from report_inputs import make_tables
 
+from tabatlas.report.integration import compare_totals, judge_integration
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.summary import summarize_atlas
 from tabatlas.report.verdict import (
     compare_calibration,
     compare_scores,
-    compare_totals,
-    judge_integration,
     judge_pretraining,
 )
 
@@ -65,9 +64,20 @@ def test_a_total_beats_another_only_where_every_part_agrees(
 ):
     difference = None if ours is None else ours - theirs
     compared = {"difference": difference, "parts": parts, "beaten": beaten}
-    found = compare_totals(ours, theirs, compared, "it")
+    pair = ({"total": total, "bio_conservation": 0.6} for total in (ours, theirs))
+    found = compare_totals(*pair, compared, "it")
     assert found[0] == state
     assert words in found[1]
+
+
+def test_a_total_that_is_ahead_by_its_batches_alone_is_no_victory():
+    ours = {"total": 0.708, "bio_conservation": 0.585}
+    theirs = {"total": 0.599, "bio_conservation": 0.660}
+    compared = {"difference": 0.109, "parts": [0.1, 0.1, 0.1], "beaten": True}
+    state, text = compare_totals(ours, theirs, compared, "PCA")
+    assert state == "level"
+    assert "by its batches alone" in text
+    assert "biology 0.585 against 0.660" in text
 
 
 def test_chance_and_harmony_on_the_embedding_are_claims_only_where_they_win():

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tabatlas.report.integration import examine_integration
 from tabatlas.report.perturbation import examine_perturbation
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.wording import format_count, format_noun, format_percent
@@ -63,17 +64,6 @@ def examine_test(test: Mapping[str, Any]) -> Iterator[str]:
             "Intervals are over cells, because too few donors are tested: cells of one donor are "
             "alike, so the true uncertainty is larger."
         )
-
-
-def examine_integration(integration: Mapping[str, Any]) -> Iterator[str]:
-    """Limits of the integration's scores."""
-    if not integration["methods"]:
-        return
-    if integration["n_single_batch_types"]:
-        n_types = format_noun(integration["n_single_batch_types"], "cell type")
-        yield f"{n_types} in one batch only: for them batch and biology cannot be told apart."
-    for metric, reason in integration["undefined"].items():
-        yield f"{metric.replace('_', ' ')} left out of all totals: {reason}."
 
 
 def examine_explanation(explanation: Mapping[str, Any]) -> Iterator[str]:

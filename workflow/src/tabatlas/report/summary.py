@@ -6,6 +6,7 @@ from typing import Any
 
 from tabatlas.errors import InputError
 from tabatlas.report.cautions import find_cautions
+from tabatlas.report.integration import summarize_integration
 from tabatlas.report.perturbation import summarize_perturbation
 from tabatlas.report.settings import ReportSettings
 from tabatlas.report.verdict import judge_model
@@ -186,31 +187,6 @@ def summarize_test(scores: Table) -> Table:
         "commonest_confusions": rank_confusions(**confusion),
         "reliability": scores.get("reliability") or [],
     }
-
-
-def summarize_integration(scores: Table, layout: Table) -> Table:
-    """Scores of the integration, best total first, empty where there are none; places of cells."""
-    sizes = ("n_cells", "n_batches", "n_types", "n_single_batch_types", "n_shared_genes")
-    methods = scores.get("methods") or {}
-    ranked = sorted(methods.items(), key=lambda item: (-(item[1]["total"] or 0), item[0]))
-    return {
-        **{key: scores.get(key) for key in sizes},
-        "left_out": scores.get("left_out") or {},
-        "reason": scores.get("reason"),
-        "undefined": scores.get("undefined") or {},
-        "methods": dict(ranked),
-        "comparisons": {
-            name: {**one, "range": span_parts(one["parts"])}
-            for name, one in (scores.get("comparisons") or {}).items()
-        },
-        "layout": layout,
-    }
-
-
-def span_parts(values: Sequence[float | None]) -> Table:
-    """Least and greatest of some values, None where one is not known or there is none."""
-    known = bool(values) and None not in values
-    return {"low": min(values) if known else None, "high": max(values) if known else None}
 
 
 def rank_confusions(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[Table]:

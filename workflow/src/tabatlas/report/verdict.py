@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tabatlas.report.explanation import judge_explanation
+from tabatlas.report.integration import judge_integration
 from tabatlas.report.perturbation import judge_perturbation
 from tabatlas.report.states import GOOD, LEVEL, POOR, UNKNOWN, claim
 from tabatlas.report.wording import format_noun, format_score, shorten_label
@@ -14,14 +15,6 @@ UNSEEN = {
     "batches": "in new batches of donors it has seen",
     "cells": "in new cells of donors it has seen",
 }
-# of the integration
-BASELINES = {
-    "pca": "PCA, which integrates nothing",
-    "harmony_pca": "Harmony on PCA",
-    "harmony_tabnet": "Harmony on its own embedding",
-    "random": "a random embedding",
-}
-
 Table = Mapping[str, Any]
 
 
@@ -99,39 +92,6 @@ def judge_pretraining(pretraining: Table) -> dict[str, str]:
     if ratio < 1:
         return claim("pretraining", GOOD, f"Predicts hidden genes with {share}.")
     return claim("pretraining", POOR, f"Does not predict hidden genes: {share}.")
-
-
-def judge_integration(integration: Table) -> Iterator[dict[str, str]]:
-    """Claims about the embedding beside its baselines; chance and Harmony on it where they win."""
-    methods = integration["methods"]
-    if not methods:
-        text = f"Integrated, but not scored: {integration['reason']}."
-        yield claim("integration", UNKNOWN, text)
-        return
-    for baseline, name in BASELINES.items():
-        compared = integration["comparisons"][baseline]
-        expected = baseline in ("random", "harmony_tabnet")
-        if not (expected and compared["difference"] is not None and compared["difference"] > 0):
-            totals = (methods[one]["total"] for one in ("tabnet", baseline))
-            yield claim("integration", *compare_totals(*totals, compared, name))
-
-
-def compare_totals(
-    ours: float | None, theirs: float | None, compared: Table, name: str
-) -> tuple[str, str]:
-    """State and sentence: total beside a baseline's, and whether parts of the cells agree."""
-    values = f"integration total {format_score(ours)} against {format_score(theirs)}"
-    if compared["difference"] is None:
-        return UNKNOWN, f"Not comparable with {name}: {values}."
-    if compared["beaten"]:
-        return GOOD, f"Beats {name}: {values}; higher in every part of the cells."
-    parts = [one for one in compared["parts"] if one is not None]
-    agree = "parts of the cells disagree" if parts else "too few cells to try parts of them"
-    if compared["difference"] > 0:
-        return LEVEL, f"Ahead of {name}, not proven: {values}; {agree}."
-    if parts and max(parts) < 0:
-        return POOR, f"Does not beat {name}: {values}; lower in every part of the cells."
-    return LEVEL, f"Does not beat {name}: {values}; {agree}."
 
 
 def find_weakest(per_class: Sequence[Table]) -> Iterator[dict[str, str]]:
