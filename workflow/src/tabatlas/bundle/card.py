@@ -6,14 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tabatlas.bundle.settings import BundleSettings
-
-EMBEDDINGS = {
-    "tabnet": "TabNet",
-    "pca": "PCA",
-    "harmony_pca": "Harmony on PCA",
-    "harmony_tabnet": "Harmony on TabNet",
-    "random": "random",
-}
+from tabatlas.integrate.methods import TITLES
 
 
 def write_card(
@@ -29,7 +22,7 @@ def write_card(
     )
     environment.filters |= {"cell": escape_cell, "score": format_score}
     template = environment.get_template("card.md")
-    given = {"settings": settings, "about": about, "embeddings": EMBEDDINGS}
+    given = {"settings": settings, "about": about, "embeddings": TITLES}
     return template.render(name=name, **given, **metrics)
 
 

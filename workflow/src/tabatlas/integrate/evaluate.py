@@ -12,6 +12,7 @@ from tabatlas import names
 from tabatlas.errors import ModelError
 from tabatlas.integrate.baselines import correct_harmony, draw_random, embed_pca
 from tabatlas.integrate.layout import lay_out_cells
+from tabatlas.integrate.methods import HARMONY_PCA, HARMONY_TABNET, PCA, RANDOM, TABNET
 from tabatlas.integrate.sample import describe_cells
 from tabatlas.scores.integration import (
     BATCH_METRICS,
@@ -24,8 +25,6 @@ from tabatlas.scores.integration import (
 
 logger = logging.getLogger(__name__)
 
-TABNET, PCA, RANDOM = "tabnet", "pca", "random"
-HARMONY_PCA, HARMONY_TABNET = "harmony_pca", "harmony_tabnet"
 BASELINES = (PCA, HARMONY_PCA, HARMONY_TABNET, RANDOM)
 N_PARTS = 3  # disjoint parts of the cells, in each of which the totals are compared again
 

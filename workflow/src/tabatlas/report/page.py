@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tabatlas.integrate.methods import TITLES
 from tabatlas.report import wording
 from tabatlas.report.explanation import trace_deletion
 from tabatlas.report.heatmap import (
@@ -67,6 +68,7 @@ def open_templates() -> Environment:
     environment.globals |= {
         "fit_axis": fit_axis,
         "fit_score_axis": fit_score_axis,
+        "embeddings": TITLES,
         "lay_out_heatmap": lay_out_heatmap,
         "draw_scatter": draw_scatter,
         "noun": wording.format_noun,
