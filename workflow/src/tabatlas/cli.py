@@ -28,7 +28,7 @@ STAGES = {
     "pack": "write the shuffled training cache",
     "pretrain": "train the encoder to predict hidden genes",
     "finetune": "train and test the cell type classifier",
-    "integrate": "train an embedding without batch effects, and compare it with other methods",
+    "integrate": "train an embedding that forgets libraries and assays, and compare it with others",
     "perturb": "predict perturbation effects and score them; read screens outside the atlas",
     "explain": "say which genes the classifier uses: replicate, attribute",
     "bundle": "put the models into one versioned folder",

@@ -11,7 +11,10 @@ from tabatlas.train.settings import TrainingSettings
 class IntegrateSettings(TrainingSettings):
     """How cells of different libraries, assays and diseases are brought together."""
 
-    epochs: int = Field(30, ge=0, description="Passes over the training cells.")
+    epochs: int = Field(100, ge=0, description="Passes over the training cells.")
+    patience: int = Field(
+        30, ge=1, description="Epochs without a better validation loss before the training ends."
+    )
     conditions: tuple[Literal[names.CATEGORICAL], ...] = Field(
         (names.BATCH, names.ASSAY, names.DISEASE),
         description="Columns that the decoder is told, so that the embedding need not hold them. "
