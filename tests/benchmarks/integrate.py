@@ -2,10 +2,10 @@
 
     python tests/benchmarks/integrate.py --data DIR
 
-Prints one JSON line: per set, every method's scores on the same cells. The default knobs of our stage
-were chosen on these two sets: the figures compare methods, they do not prove the choice. The peers come with
-`pip install -c envs/constraints.txt -e '.[peers]'`; one that is not installed is printed as not
-run.
+Prints one JSON line: per set, every method's scores on the same cells. The default knobs of our
+stage were chosen on these two sets: the figures compare methods, they do not prove the choice. The
+peers come with `pip install -c envs/constraints.txt -e '.[peers]'`; one that is not installed is
+printed as not run.
 """
 
 import argparse
