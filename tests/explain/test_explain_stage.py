@@ -157,7 +157,7 @@ def test_the_importance_of_a_type_is_the_mean_over_its_rightly_named_cells(study
         found = types.loc["type1", "weighted"].reindex(everywhere.index)
         np.testing.assert_allclose(found, everywhere, atol=1e-6)
     else:
-        pytest.fail("the small atlas is no longer learnt: this test compares nothing")
+        pytest.fail("the small atlas is no longer learned: this test compares nothing")
 
 
 def test_steps_sum_up_to_types(explained):
@@ -214,7 +214,8 @@ def test_every_drawn_gene_is_stable(explained, scores):
     stable = set(types.loc[types["stable"], names.FEATURE_NAME])
     for heatmap in scores["heatmaps"].values():
         assert set(heatmap["columns"]) <= stable
-        assert np.shape(heatmap["values"]) == (len(heatmap["rows"]), len(heatmap["columns"]))
+        assert len(heatmap["values"]) == len(heatmap["rows"])
+        assert all(len(values) == len(heatmap["columns"]) for values in heatmap["values"])
 
 
 def test_without_markers_nothing_is_said_about_them(study, tmp_path):
@@ -223,7 +224,7 @@ def test_without_markers_nothing_is_said_about_them(study, tmp_path):
     assert all(row["markers"] is None for row in found["types"])
 
 
-def test_without_labelled_test_cells_validation_cells_are_explained(study, atlas, tmp_path):
+def test_without_labeled_test_cells_validation_cells_are_explained(study, atlas, tmp_path):
     cells = pd.read_parquet(atlas.cells)
     cells.loc[cells[names.SPLIT] == "test", names.SPLIT] = "excluded"
     cells.to_parquet(tmp_path / "cells.parquet")

@@ -98,7 +98,7 @@ def test_an_unstable_type_is_listed_and_not_drawn(explanation, tmp_path):
     words = write(explanation, tmp_path)
     assert "not stable" in words
     assert "No heatmap" in words
-    assert "of 1 type of 2 change with the seed" in words
+    assert "of 1 type of 2 change with the seed or are those of other types" in words
     assert "Importance by step" not in words
 
 
@@ -116,7 +116,7 @@ def test_masks_of_validation_cells_are_called_so(explanation):
     tables = replace(make_tables(TYPES), explain_scores=explanation | {"part": "validation"})
     summary = summarize_atlas(tables, ReportSettings())
     assert [one["text"] for one in summary["cautions"]] == [
-        "Masks are those of validation cells: no labelled test cell is there."
+        "Masks are those of validation cells: no labeled test cell is there."
     ]
 
 

@@ -11,49 +11,72 @@ from torch import Tensor
 
 from tabatlas import names
 from tabatlas.tabnet.classifier import Classifier
-from tabatlas.tabnet.covariates import Covariates
+from tabatlas.tabnet.covariates import INPUT, Covariates
 from tabatlas.tabnet.importance import weigh_steps
 
 AGGREGATIONS = ("weighted", "plain")
 
 
-class Attribution(NamedTuple):
-    """Of n cells and k classifiers: their answers, their masks, and each step's share (s).
-
-    Summed over its steps, `weighted_ksng` is `weigh_masks` and `plain_ksng` is `average_masks`.
-    """
+class Answers(NamedTuple):
+    """A minibatch of n cells, and the classes that k classifiers name."""
 
     x_ng: Tensor
     missing_ng: Tensor
+    covariates: Covariates
     predicted_kn: Tensor
-    masks_ksng: Tensor
-    weighted_ksng: Tensor
+
+
+class Attribution(NamedTuple):
+    """Of n cells and one classifier: its masks, and each step's share of the importance (s).
+
+    Summed over its steps, `weighted_sng` is `weigh_masks` and `plain_sng` is `average_masks`.
+    `covariate_nq` is the weighted importance of the covariates that are inputs.
+    """
+
+    masks_sng: Tensor
+    weighted_sng: Tensor
+    covariate_nq: Tensor
 
     @property
-    def plain_ksng(self) -> Tensor:
+    def plain_sng(self) -> Tensor:
         """All steps alike."""
-        return self.masks_ksng / self.masks_ksng.shape[1]
+        return self.masks_sng / len(self.masks_sng)
 
 
 class Attributor:
-    """Runs all classifiers on a minibatch; the first one is the one that is explained."""
+    """Runs all classifiers on a minibatch; the first one is the one that is explained.
+
+    Answers come first, because a cell counts where all of them are right; then the masks of one
+    classifier at a time, because s × n × g values of each are large.
+    """
 
     def __init__(self, classifiers: Sequence[Classifier]) -> None:
         self.classifiers = classifiers
 
-    def __call__(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Attribution:
-        """Answers and masks of every classifier."""
-        found = [model(x_ng, missing_ng, covariates, True) for model in self.classifiers]
-        encodings = [encoding for _, encoding in found]
-        weighted = [weigh_steps(one.masks_sng, one.decision_snd) for one in encodings]
+    def __call__(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Answers:
+        """What every classifier answers."""
+        found = [model(x_ng, missing_ng, covariates)[0] for model in self.classifiers]
+        predicted_kn = torch.stack([logits_nc.argmax(dim=1) for logits_nc in found])
+        return Answers(x_ng, missing_ng, covariates, predicted_kn)
+
+    @torch.inference_mode()
+    def open_masks(self, number: int, answers: Answers) -> Attribution:
+        """Masks of one classifier."""
+        x_ng, missing_ng, covariates, _ = answers
+        _, encoding = self.classifiers[number](x_ng, missing_ng, covariates, True)
+        weighted_snq = weigh_steps(encoding.masks_sng, encoding.decision_snd)
         n_genes = x_ng.shape[1]  # covariates that are inputs have masks after those of the genes
         return Attribution(
-            x_ng,
-            missing_ng,
-            torch.stack([logits_nc.argmax(dim=1) for logits_nc, _ in found]),
-            torch.stack([one.masks_sng[..., :n_genes] for one in encodings]),
-            torch.stack(weighted)[..., :n_genes],
+            encoding.masks_sng[..., :n_genes],
+            weighted_snq[..., :n_genes],
+            weighted_snq[..., n_genes:].sum(0),
         )
+
+
+def name_inputs(classifier: Classifier) -> list[str]:
+    """Names of the covariates that are inputs, in the order of their masks: numbers first."""
+    inputs = [one for one in classifier.encoder.covariates if one.role == INPUT]
+    return [one.name for one in sorted(inputs, key=lambda one: bool(one.levels))]
 
 
 def list_masks(joinid_n: np.ndarray, masks_sng: Tensor) -> pd.DataFrame:
@@ -91,7 +114,8 @@ class TypeMeans:
     Importances (k classifiers, c, s, g) are means over the cells that all classifiers name rightly
     (`n_cells_c`), expression over all sampled cells (`n_sampled_c`). A gene that no cell measured
     has 0 in `measured_cg`. `selected_s` and `expressed_s` count genes per cell and step, the last
-    entry over all steps.
+    entry over all steps; `n_measured` is the number of genes that a cell's dataset measured.
+    `covariate_q` is the weighted importance of covariates, over all sampled cells.
     """
 
     n_sampled_c: np.ndarray
@@ -102,6 +126,8 @@ class TypeMeans:
     accuracy_k: np.ndarray
     selected_s: np.ndarray
     expressed_s: np.ndarray
+    n_measured: float
+    covariate_q: np.ndarray
 
     def sum_steps(self, aggregation: str) -> np.ndarray:
         """Importance of every gene over all steps (k, c, g)."""
@@ -109,40 +135,51 @@ class TypeMeans:
 
 
 class TypeSums:
-    """Grows by minibatches into `TypeMeans`; never holds more masks than one minibatch's.
+    """Grows by minibatches into `TypeMeans`, which hold no masks of single cells.
 
     The type is the label, of cells that every classifier names rightly: the mask of a wrong answer
     explains the wrong type, and equal cells make the classifiers comparable.
     """
 
-    def __init__(self, n_classifiers: int, n_classes: int, n_steps: int, n_genes: int) -> None:
+    def __init__(
+        self, n_classifiers: int, n_classes: int, n_steps: int, n_genes: int, n_covariates: int
+    ) -> None:
         shape = (n_classifiers, n_classes, n_steps, n_genes)
         self.sums = {name: np.zeros(shape) for name in AGGREGATIONS}
         self.seen_cg, self.measured_cg, self.expression_cg = np.zeros((3, n_classes, n_genes))
         self.n_sampled_c, self.n_cells_c = np.zeros((2, n_classes), dtype=np.int64)
         self.right_k = np.zeros(n_classifiers)
         self.selected_s, self.expressed_s = np.zeros((2, n_steps + 1))
+        self.covariate_q = np.zeros(n_covariates)
 
-    def add(self, label_n: Tensor, found: Attribution) -> None:
-        """Add a minibatch."""
-        right_kn = found.predicted_kn == label_n
+    def add_cells(self, label_n: Tensor, answers: Answers) -> Tensor:
+        """Add a minibatch; returns which cells all classifiers name rightly (n,)."""
+        right_kn = answers.predicted_kn == label_n
         agreed_n = right_kn.all(dim=0)
         self.right_k += right_kn.sum(dim=1).cpu().numpy()
-        measured_ng = ~found.missing_ng
+        measured_ng = ~answers.missing_ng
         for one in label_n.unique().tolist():
             own_n = label_n == one
             self.n_sampled_c[one] += int(own_n.sum())
             self.seen_cg[one] += sum_cells(measured_ng[own_n])
-            self.expression_cg[one] += sum_cells(found.x_ng[own_n])
+            self.expression_cg[one] += sum_cells(answers.x_ng[own_n])
             own_n = own_n & agreed_n
             self.n_cells_c[one] += int(own_n.sum())
             self.measured_cg[one] += sum_cells(measured_ng[own_n])
-            self.sums["weighted"][:, one] += sum_cells(found.weighted_ksng[:, :, own_n])
-            self.sums["plain"][:, one] += sum_cells(found.plain_ksng[:, :, own_n])
-        self.count_selected(found.masks_ksng[0] > 0, found.x_ng > 0)
+        return agreed_n
 
-    def count_selected(self, selected_sng: Tensor, expressed_ng: Tensor) -> None:
-        """Count the genes that the first classifier selects, in each step and in any."""
+    def add_masks(self, number: int, label_n: Tensor, agreed_n: Tensor, found: Attribution) -> None:
+        """Add what one classifier looks at in the cells that all classifiers name rightly."""
+        plain_sng = found.plain_sng
+        for one in label_n.unique().tolist():
+            own_n = (label_n == one) & agreed_n
+            self.sums["weighted"][number, one] += sum_cells(found.weighted_sng[:, own_n])
+            self.sums["plain"][number, one] += sum_cells(plain_sng[:, own_n])
+
+    def count_selected(self, found: Attribution, expressed_ng: Tensor) -> None:
+        """Count the genes that a classifier selects, in each step and in any; weigh covariates."""
+        self.covariate_q += sum_cells(found.covariate_nq)
+        selected_sng = found.masks_sng > 0
         whole_sng = torch.cat([selected_sng, selected_sng.any(dim=0, keepdim=True)])
         self.selected_s += whole_sng.sum(dim=(1, 2)).cpu().numpy()
         self.expressed_s += (whole_sng & expressed_ng).sum(dim=(1, 2)).cpu().numpy()
@@ -160,6 +197,8 @@ class TypeSums:
             self.right_k / n_cells,
             self.selected_s / n_cells,
             self.expressed_s / n_cells,
+            float(self.seen_cg.sum() / n_cells),
+            self.covariate_q / n_cells,
         )
 
     def average_expression(self) -> np.ndarray:

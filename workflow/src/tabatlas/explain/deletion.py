@@ -5,7 +5,7 @@ mask. Beside it, random genes of equal mean expression are hidden, and the top g
 regression.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -29,13 +29,14 @@ JITTER = 0.0125  # the same, as a share of all genes: 25 of 2,000
 class Deletion(NamedTuple):
     """Of n cells: by how much the predicted class loses probability when i numbers of genes go.
 
-    `control_ni` is the mean over draws. The mean expression of the largest hidden sets tells how
-    well the control matches.
+    `control_ni` is the mean over draws, `hidden_ni` the number really hidden, equal for all three.
+    The mean expression of the largest hidden sets tells how well the control matches.
     """
 
     tabnet_ni: np.ndarray
     control_ni: np.ndarray
     logistic_ni: np.ndarray
+    hidden_ni: np.ndarray
     tabnet_expression_n: np.ndarray
     control_expression_n: np.ndarray
 
@@ -59,6 +60,7 @@ class DeletionTest:
         class_n = logits_nc.argmax(dim=1)
         importance_ng = weigh_masks(encoding.masks_sng, encoding.decision_snd)
         importance_ng = importance_ng[:, : x_ng.shape[1]].cpu().numpy()
+        whole_n = self.read_probability(logits_nc, class_n)
         answer = partial(self.answer, x_ng, covariates, class_n)
         predicted_n, missing = class_n.cpu().numpy(), missing_ng.cpu().numpy()
         top_nk = rank_genes(importance_ng, self.sizes[-1])
@@ -66,17 +68,23 @@ class DeletionTest:
         peer_nk = rank_genes(np.where(missing, 0, peer_ng), self.sizes[-1])
         mean_ng = self.expression_cg[predicted_n]
 
-        def lose(gene_nk: np.ndarray) -> np.ndarray:
-            return self.measure_loss(answer, missing_ng, gene_nk).cpu().numpy()
-
         draws = [
             match_genes(top_nk, self.rank_cg[predicted_n], ~missing & (mean_ng > 0), self.rng)
             for _ in range(self.n_draws)
         ]
+        cut = [cut_sets([top_nk, peer_nk, *draws], size) for size in self.sizes]
+
+        def lose(number: int) -> np.ndarray:
+            hidden = (hide_genes(missing_ng, sets[number]) for sets in cut)
+            left = torch.stack([answer(hidden_ng) for hidden_ng in hidden], dim=1)
+            return (whole_n[:, None] - left).cpu().numpy()
+
+        top_nk, _, *draws = cut[-1]
         return Deletion(
-            lose(top_nk),
-            np.mean([lose(control_nk) for control_nk in draws], axis=0),
-            lose(peer_nk),
+            lose(0),
+            np.mean([lose(2 + draw) for draw in range(self.n_draws)], axis=0),
+            lose(1),
+            np.stack([(sets[0] >= 0).sum(axis=1) for sets in cut], axis=1),
             average_genes(mean_ng, top_nk),
             np.mean([average_genes(mean_ng, control_nk) for control_nk in draws], axis=0),
         )
@@ -86,25 +94,38 @@ class DeletionTest:
         scaled_ng = self.logistic.scale(sp.csr_matrix(x_ng))
         return self.logistic.coefficients_cg[predicted_n] * scaled_ng
 
-    def measure_loss(
-        self, answer: Callable[[Tensor], Tensor], missing_ng: Tensor, gene_nk: np.ndarray
-    ) -> Tensor:
-        """Probability that the predicted class loses with the first genes hidden (n, i)."""
-        hidden = (hide_genes(missing_ng, gene_nk[:, :size]) for size in self.sizes)
-        left = torch.stack([answer(hidden_ng) for hidden_ng in hidden], dim=1)
-        return answer(missing_ng)[:, None] - left
-
     def answer(
         self, x_ng: Tensor, covariates: Covariates, class_n: Tensor, hidden_ng: Tensor
     ) -> Tensor:
+        """Calibrated probability of each cell's class with genes hidden (n,)."""
+        return self.read_probability(self.classifier(x_ng, hidden_ng, covariates)[0], class_n)
+
+    def read_probability(self, logits_nc: Tensor, class_n: Tensor) -> Tensor:
         """Calibrated probability of each cell's class (n,)."""
-        logits_nc = self.classifier(x_ng, hidden_ng, covariates)[0].double()
-        return torch.softmax(logits_nc / self.temperature, 1).gather(1, class_n[:, None])[:, 0]
+        scaled_nc = logits_nc.double() / self.temperature
+        return torch.softmax(scaled_nc, 1).gather(1, class_n[:, None])[:, 0]
 
 
-def choose_sizes(n_genes: int) -> tuple[int, ...]:
-    """Numbers of genes to hide: never so many that matched genes run out."""
-    return tuple(size for size in SIZES if size <= max(n_genes // 5, 1))
+def choose_sizes(n_expressed: int) -> tuple[int, ...]:
+    """Numbers of genes to hide, given how many the poorest type measured and expresses.
+
+    At most a fifth of them, so that matched genes seldom run out.
+    """
+    return tuple(size for size in SIZES if size <= max(n_expressed // 5, 1))
+
+
+def cut_sets(sets: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+    """The first `size` genes of each set (n, k), cut to the number that all of them have.
+
+    −1 is none. Two sets of unequal number say nothing about which genes the model needs.
+    """
+    first = [gene_nk[:, :size] for gene_nk in sets]
+    counts = [(gene_nk >= 0).cumsum(axis=1) for gene_nk in first]
+    least_n = np.min([count_nk[:, -1] for count_nk in counts], axis=0)
+    return [
+        np.where(count_nk <= least_n[:, None], gene_nk, -1)
+        for gene_nk, count_nk in zip(first, counts, strict=True)
+    ]
 
 
 def rank_genes(value_ng: np.ndarray, n_top: int) -> np.ndarray:

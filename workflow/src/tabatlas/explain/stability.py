@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from tabatlas.scores.importance import correlate_ranks, expect_overlap, find_top, overlap_sets
+from tabatlas.scores.importance import (
+    bound_overlap,
+    correlate_ranks,
+    expect_overlap,
+    find_top,
+    overlap_sets,
+)
 
 
 def score_stability(
@@ -35,10 +41,12 @@ def score_stability(
         scores[one] = {
             "jaccard": float(np.mean(own)),
             "jaccard_chance": expect_overlap(int(usable_g.sum()), n_top),
+            "jaccard_bound": bound_overlap(int(usable_g.sum()), n_top),
             "jaccard_other_types": float(np.mean(foreign)) if foreign else None,
             "spearman": float(np.mean([correlate_ranks(values[i], values[j]) for i, j in pairs])),
-            # Of permuted ranks: the mean is 0, the deviation 1 / √(g - 1), exactly.
-            "spearman_chance": float(1.96 / np.sqrt(usable_g.sum() - 1)),
+            # Of permuted ranks the mean is 0, the deviation 1 / √(g - 1), exactly. Pairs of random
+            # rankings are independent of each other two by two, so the variances of a mean add up.
+            "spearman_chance": float(1.96 / np.sqrt(len(pairs) * (usable_g.sum() - 1))),
             "n_stable": len(find_stable([tops[one] for tops in top])),
         }
     return scores
@@ -53,3 +61,26 @@ def find_stable(tops: Sequence[np.ndarray]) -> np.ndarray:
     """Genes that are among the top genes of every classifier, in the order of the first one."""
     first, *others = tops
     return first[np.all([np.isin(first, other) for other in others], axis=0)]
+
+
+def find_own(
+    stable: Sequence[np.ndarray], importance_kcg: np.ndarray, usable_cg: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Of each type's stable genes those that say something about it; and the genes of most types.
+
+    A gene is a type's own where it is stable in at most half of the types, and more important in it
+    than on average over the types that express the gene, in every classifier. Genes that are stable
+    in more than half are what the network looks at in every cell.
+    """
+    n_types = max(int(usable_cg.any(axis=1).sum()), 1)
+    times_g = np.bincount(
+        np.concatenate([*stable, []]).astype(np.int64), minlength=usable_cg.shape[1]
+    )
+    n_usable_g = np.maximum(usable_cg.sum(axis=0), 1)
+    mean_kg = (importance_kcg * usable_cg).sum(axis=1) / n_usable_g
+    is_rare_g = 2 * times_g <= n_types
+    own = [
+        genes[is_rare_g[genes] & (importance_kcg[:, one, genes] > mean_kg[:, genes]).all(axis=0)]
+        for one, genes in enumerate(stable)
+    ]
+    return own, np.flatnonzero(~is_rare_g)

@@ -20,6 +20,7 @@ from tabatlas.explain.attribution import (
     TypeSums,
     list_importances,
     list_masks,
+    name_inputs,
 )
 from tabatlas.explain.deletion import Deletion, DeletionTest, choose_sizes, rank_expression
 from tabatlas.explain.markers import match_markers, score_markers
@@ -28,6 +29,7 @@ from tabatlas.explain.settings import ExplainSettings
 from tabatlas.explain.summary import (
     average_stability,
     draw_heatmaps,
+    find_own_genes,
     find_usable,
     summarize_deletion,
     summarize_selection,
@@ -99,13 +101,14 @@ def attribute(
     study = open_study(classifier, replicates, pack, trained)
     with open_experiment(manifest) as experiment:
         sample = choose_cells(experiment, read_table(split), study, chosen)
-        means = attribute_cells(study, sample.source, masks, importances)
+        means, covariates = attribute_cells(study, sample.source, masks, importances)
         deletion, sizes = delete_genes(study, sample.source, means, chosen)
     coefficients_cg = study.logistic.coefficients_cg
     per_type, agreement = compare_markers(study, means, markers, chosen)
     genes = study.model.genes
     symbols = genes[names.FEATURE_NAME].to_numpy()
-    rows = summarize_types(means, study.classes, symbols, per_type, chosen)
+    own, shared = find_own_genes(means, chosen.n_top)
+    rows = summarize_types(means, study.classes, symbols, own, per_type, chosen)
     found = {
         "part": sample.part,
         "n_cells": len(sample.donor_n),
@@ -114,13 +117,15 @@ def attribute(
         "min_stability": chosen.min_stability,
         "accuracy": means.accuracy_k.tolist(),
         "selection": summarize_selection(means),
+        "covariates": dict(zip(covariates, means.covariate_q.tolist(), strict=True)),
         "types": rows,
+        "shared_genes": symbols[shared].tolist(),
         "stability": average_stability(rows),
         "markers": agreement,
         "deletion": summarize_deletion(deletion, sample.donor_n, sizes, chosen),
-        "heatmaps": draw_heatmaps(means, rows, symbols, chosen),
+        "heatmaps": draw_heatmaps(means, rows, symbols, own, chosen),
     }
-    write_table(tabulate_types(means, rows, genes, coefficients_cg, chosen), types)
+    write_table(tabulate_types(means, rows, genes, coefficients_cg, own), types)
     write_table(tabulate_steps(means, rows, genes), steps)
     write_json(found, scores)
     log_findings(found)
@@ -184,7 +189,7 @@ def open_study(
 def choose_cells(
     experiment: Experiment, parts: pd.DataFrame, study: Study, chosen: ExplainSettings
 ) -> Sample:
-    """A sample of the labelled test cells, of the validation cells where there is none."""
+    """A sample of the labeled test cells, of the validation cells where there is none."""
     genes = study.model.genes[names.FEATURE_ID]
     donors = parts.set_index(names.JOINID)["donor"]
     for part in (TEST, VALIDATION):
@@ -196,36 +201,47 @@ def choose_cells(
             sampled = whole.cells[names.JOINID].to_numpy()[rows]
             source = SomaSource(experiment, sampled, genes, study.labels, study.model.covariates)
             return Sample(part, source, donors.loc[source.cells[names.JOINID]].to_numpy())
-        logger.warning("no labelled %s cell of the model's types", part)
+        logger.warning("no labeled %s cell of the model's types", part)
     raise InputError(
-        "no labelled test or validation cell of the model's types, so nothing can be explained. "
+        "no labeled test or validation cell of the model's types, so nothing can be explained. "
         "Raise split.test_fraction or choose another split.seed."
     )
 
 
-def attribute_cells(study: Study, source: SomaSource, masks: Path, importances: Path) -> TypeMeans:
-    """Write the sparse tables, minibatch by minibatch; return the means by type."""
+def attribute_cells(
+    study: Study, source: SomaSource, masks: Path, importances: Path
+) -> tuple[TypeMeans, list[str]]:
+    """Write the sparse tables; return the means by type and the names of input covariates."""
     models = [study.model, *study.replicates]
     n_steps, n_genes = study.model.architecture.n_steps, len(study.model.genes)
-    sums = TypeSums(len(models), len(study.classes), n_steps, n_genes)
     attributor = Attributor([study.build(model) for model in models])
+    covariates = name_inputs(attributor.classifiers[0])
+    sums = TypeSums(len(models), len(study.classes), n_steps, n_genes, len(covariates))
     presence_mg = source.presence.to(study.device)
     minibatches = source.iterate(study.batch_size)
     with open_table(masks, MASKS) as add_masks, open_table(importances, IMPORTANCES) as add:
-        for minibatch, found in predict(attributor, minibatches, presence_mg):
+        for minibatch, answers in predict(attributor, minibatches, presence_mg):
             joinid_n = minibatch.joinid.cpu().numpy()
-            weighted_ng, plain_ng = found.weighted_ksng[0].sum(0), found.plain_ksng[0].sum(0)
-            add_masks(list_masks(joinid_n, found.masks_ksng[0]))
-            add(list_importances(joinid_n, weighted_ng, plain_ng))
-            sums.add(minibatch.label, found)
-    return sums.average()
+            agreed_n = sums.add_cells(minibatch.label, answers)
+            for number in range(len(models)):
+                found = attributor.open_masks(number, answers)
+                sums.add_masks(number, minibatch.label, agreed_n, found)
+                if number == 0:
+                    add_masks(list_masks(joinid_n, found.masks_sng))
+                    weighted_ng, plain_ng = found.weighted_sng.sum(0), found.plain_sng.sum(0)
+                    add(list_importances(joinid_n, weighted_ng, plain_ng))
+                    sums.count_selected(found, answers.x_ng > 0)
+                del found  # before the next classifier's masks are made
+    return sums.average(), covariates
 
 
 def delete_genes(
     study: Study, source: SomaSource, means: TypeMeans, chosen: ExplainSettings
 ) -> tuple[Deletion, tuple[int, ...]]:
     """The deletion test on all sampled cells, and the numbers of genes that were hidden."""
-    sizes = choose_sizes(len(study.model.genes))
+    sampled_c = means.n_sampled_c > 0
+    # A gene that a type expresses was measured in it; others are no match for a hidden one.
+    sizes = choose_sizes(int((means.expression_cg[sampled_c] > 0).sum(axis=1).min()))
     test = DeletionTest(
         study.build(study.model),
         study.temperature,

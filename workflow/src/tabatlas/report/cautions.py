@@ -67,14 +67,15 @@ def examine_test(test: Mapping[str, Any]) -> Iterator[str]:
 
 
 def examine_explanation(explanation: Mapping[str, Any]) -> Iterator[str]:
-    """Types whose important genes depend on the seed, and cells that are no test cells."""
+    """Types without a gene of their own, and cells that are no test cells."""
     if explanation["part"] != "test":
-        yield f"Masks are those of {explanation['part']} cells: no labelled test cell is there."
+        yield f"Masks are those of {explanation['part']} cells: no labeled test cell is there."
     explained = [row for row in explanation["types"] if row["stability"]]
     unstable = [row["label"] for row in explained if not row["stable"]]
     if unstable:
         yield (
             f"Important genes of {format_noun(len(unstable), 'type')} of "
-            f"{format_count(len(explained))} change with the seed, so none of them is drawn: "
+            f"{format_count(len(explained))} change with the seed or are those of other types "
+            "too, so none of them is drawn: "
             f"{', '.join(unstable)}."
         )

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tabatlas.report.states import GOOD, LEVEL, POOR, UNKNOWN, claim
-from tabatlas.report.wording import format_score
+from tabatlas.report.wording import format_count, format_percent, format_score
 
 # Half of two lists of equal length shared is a Jaccard index of a third.
 HALF_SHARED = 1 / 3
 SURE = 0.05
+# Own choice: a tenth of the genes is a selection; of half of them it can't be said.
+SPARSE, DENSE = 0.1, 0.5
 
 Table = Mapping[str, Any]
 
@@ -17,6 +19,7 @@ def judge_explanation(explanation: Table) -> list[dict[str, str]]:
     """Claims about the masks, good and bad."""
     found = [*judge_stability(explanation), *judge_markers(explanation)]
     found += judge_deletion(explanation["deletion"]["mean"])
+    found += judge_selection(explanation["selection"])
     return [claim("explanation", state, text) for state, text in found]
 
 
@@ -84,6 +87,25 @@ def judge_deletion(mean: Table) -> Iterator[tuple[str, str]]:
             "Hiding the genes that logistic regression puts first costs TabNet even more: "
             f"{values}; masks are not the best account of what it uses.",
         )
+
+
+def judge_selection(selection: Table) -> Iterator[tuple[str, str]]:
+    """Whether masks select at all, by the share of a cell's measured genes."""
+    if "n_measured" not in selection:  # scores of an earlier version
+        return
+    share = selection["n_selected"] / max(selection["n_measured"], 1)
+    silent = 1 - selection["n_expressed"] / max(selection["n_selected"], 1)
+    values = (
+        f"{format_count(round(selection['n_selected']))} of "
+        f"{format_count(round(selection['n_measured']))} measured genes per cell "
+        f"({format_percent(share)}), {format_percent(silent)} of them not expressed"
+    )
+    if share <= SPARSE:
+        yield GOOD, f"Masks are sparse: {values}."
+    elif share <= DENSE:
+        yield LEVEL, f"Masks select loosely: {values}."
+    else:
+        yield POOR, f"Masks are hardly a selection: {values}."
 
 
 def trace_deletion(curve: Sequence[Table], name: str) -> list[list[float]]:

@@ -6,6 +6,7 @@ from threadpoolctl import threadpool_limits
 
 from tabatlas.scores.classification import LEAST_DONORS, N_RESAMPLES, Interval
 
+RARE = 0.001  # how often chance may exceed its bound
 BIN_GENES = 50  # genes of one expression bin: alike in their mean, enough of them to draw from
 
 
@@ -29,6 +30,18 @@ def expect_overlap(n_genes: int, n_top: int) -> float:
     shared = np.arange(n_top + 1)
     chance = hypergeom.pmf(shared, n_genes, n_top, n_top)
     return float((chance * shared / (2 * n_top - shared)).sum())
+
+
+def bound_overlap(n_genes: int, n_top: int) -> float:
+    """Jaccard index that two random sets of `n_top` genes exceed in 1 of 1,000 draws at most.
+
+    A mean over pairs of sets exceeds it only where one of the pairs does.
+    """
+    n_top = min(n_top, n_genes)
+    if not n_top:
+        return 0.0
+    shared = int(hypergeom.ppf(1 - RARE, n_genes, n_top, n_top))
+    return shared / (2 * n_top - shared)
 
 
 def correlate_ranks(one_g: np.ndarray, other_g: np.ndarray) -> float:
