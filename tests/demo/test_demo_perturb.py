@@ -60,7 +60,7 @@ def test_the_stored_head_predicts_what_the_table_says():
     ((about, head),) = read_heads(DEMO / "perturb")
     table = pd.read_parquet(DEMO / "perturb" / "predictions.parquet")
     doubles = table[table["set"] == "doubles"]
-    for perturbation, rows in doubles.groupby("perturbation"):
+    for perturbation, rows in doubles.groupby("perturbation", observed=True):
         effect = pd.Series(predict_effect(head, split_targets(perturbation), {}), about["genes"])
         expected = rows.set_index(names.FEATURE_ID)["predicted_effect"]
         assert (effect - expected).abs().max() < 1e-5

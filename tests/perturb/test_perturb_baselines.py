@@ -1,6 +1,11 @@
 import numpy as np
 
-from tabatlas.perturb.baselines import predict_additive, predict_linear, predict_mean
+from tabatlas.perturb.baselines import (
+    predict_additive,
+    predict_linear,
+    predict_mean,
+    predict_scaled_mean,
+)
 
 KNOWN = ["A", "B", "C"]
 EFFECTS = np.array([[1.0, 0, 0, 4], [0, 2, 0, 5], [0, 0, 3, 6]])
@@ -9,6 +14,11 @@ MEAN = EFFECTS.mean(axis=0)
 
 def test_the_mean_is_the_same_for_all():
     np.testing.assert_array_equal(predict_mean(EFFECTS, 2), [MEAN, MEAN])
+
+
+def test_the_scaled_mean_counts_once_for_every_target():
+    found = predict_scaled_mean(EFFECTS, ["A", "A || B", "A || B || X"])
+    np.testing.assert_allclose(found, [MEAN, 2 * MEAN, 3 * MEAN])
 
 
 def test_additive_sums_singles_and_takes_the_mean_for_an_unknown_one():
@@ -37,8 +47,8 @@ def test_the_linear_model_finds_an_effect_that_follows_the_targets_own_component
     np.testing.assert_allclose(found, effects[17:19], atol=1e-3 * np.abs(effects).max())
 
 
-def test_the_linear_model_gives_the_mean_where_no_target_is_measured():
+def test_the_linear_model_gives_the_mean_of_all_singles_where_no_target_is_measured():
     rng = np.random.default_rng(0)
     effects = rng.normal(size=(6, 20))
     found = predict_linear(effects + 3, effects, [0, 1, 2, 3, -1, 5], [[]], 3, 0.1)
-    np.testing.assert_allclose(found[0], effects[[0, 1, 2, 3, 5]].mean(axis=0))
+    np.testing.assert_allclose(found[0], effects.mean(axis=0))

@@ -6,10 +6,11 @@ from small_unit import make_unit
 from tabatlas import names
 from tabatlas.errors import IntegrityError
 from tabatlas.perturb import pseudobulk
-from tabatlas.perturb.audit import audit_cells, audit_fits
+from tabatlas.perturb.audit import BATCH, audit_cells, audit_fits, list_yielded
 from tabatlas.perturb.pseudobulk import KNOWN, TRUTH, measure_unit
 from tabatlas.perturb.screens import ATLAS, CONTROL_ID, OUTSIDE
 from tabatlas.perturb.sets import Part, PerturbationSet, make_sets
+from tabatlas.stream.packed import PackedSource
 
 SINGLES = [f"G{number}" for number in range(8)]
 DOUBLES = ["G0 || G1", "G2 || X", "G3 || G4 || G5"]
@@ -63,6 +64,23 @@ def test_a_held_out_cell_that_was_read_is_found():
     assert audit_cells(yielded, obs, folds)["n_leaked_cells"] == 0
     with pytest.raises(IntegrityError, match=r"1 validation cells .*first: A"):
         audit_cells(yielded | {"validation": np.array([3])}, obs, folds)
+
+
+def test_the_audit_lists_what_the_loader_yields_without_reading_a_count(atlas, monkeypatch):
+    train, validation = (PackedSource(atlas.pack, part) for part in ("train", "validation"))
+    epochs = {
+        "train": train.shuffle(np.arange(len(train)), BATCH, 3, 0),
+        "validation": validation.iterate(np.arange(len(validation)), BATCH),
+    }
+    expected = {
+        part: np.concatenate([one.joinid.numpy() for one in epoch])
+        for part, epoch in epochs.items()
+    }
+    monkeypatch.delattr(PackedSource, "gather")
+    found = list_yielded(train, validation, 3)
+    for part, joinid_n in expected.items():
+        assert len(joinid_n)
+        np.testing.assert_array_equal(found[part], joinid_n)
 
 
 def test_moments_are_those_of_the_cells_however_they_are_read(monkeypatch):

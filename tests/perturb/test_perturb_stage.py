@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -108,7 +109,7 @@ def test_singles_without_a_shared_program_are_not_credited_to_the_network(sets):
 
 def test_target_genes_are_not_scored(model, sets):
     table = pd.read_parquet(model / "predictions.parquet")
-    genes = table.groupby(names.FEATURE_ID)["scored"].first()
+    genes = table.groupby(names.FEATURE_ID, observed=True)["scored"].first()
     assert (~genes).sum() == 12
     assert sets["doubles"]["n_scored_genes"] == genes.sum() == 48
 
@@ -116,7 +117,7 @@ def test_target_genes_are_not_scored(model, sets):
 def test_every_method_is_scored_or_says_why_not(sets):
     for one in sets.values():
         named = set(one["methods"]) | set(one["not_run"])
-        assert len(one["methods"]) + len(one["not_run"]) == len(named) == 10
+        assert len(one["methods"]) + len(one["not_run"]) == len(named) == 11
 
 
 def test_the_stored_head_gives_the_stages_own_predictions(model):
@@ -124,7 +125,7 @@ def test_the_stored_head_gives_the_stages_own_predictions(model):
     table = pd.read_parquet(model / "predictions.parquet")
     doubles = table[table["set"] == "doubles"]
     assert sorted(about["targets"]) == sorted(list_perturbations()[:12])
-    for perturbation, rows in doubles.groupby("perturbation"):
+    for perturbation, rows in doubles.groupby("perturbation", observed=True):
         effect = predict_effect(head, split_targets(perturbation), {})
         assert list(rows[names.FEATURE_ID]) == about["genes"]
         np.testing.assert_allclose(effect, rows["predicted_effect"], atol=1e-5)
@@ -215,6 +216,39 @@ def test_a_screen_outside_is_scored_by_cell_line_on_all_folds(screen_atlas, enco
         assert sorted(singles["perturbations"]) == sorted(list_perturbations()[:12])
         assert singles["n_known_singles"] == [6, 6]
     assert len(read_heads(folder)) == 3
+
+
+def test_a_unit_is_let_go_before_the_next_and_its_effects_are_written(
+    screen_atlas, encoder, tmp_path, monkeypatch
+):
+    """What a unit reads from may be a whole screen."""
+    real, units, alive = stage.list_units, [], []
+
+    def watch(unit):
+        alive.append(sum(one() is not None for one in units))
+        units.append(weakref.ref(unit))
+        return unit
+
+    monkeypatch.setattr(stage, "list_units", lambda *arguments: map(watch, real(*arguments)))
+    facts = read_screen(tmp_path)
+    folder = predict(screen_atlas, encoder, tmp_path / "run", screens=[facts], min_cells=10)
+    assert alive == [0, 0, 0]
+    table = pd.read_parquet(folder / "predictions.parquet")
+    assert set(table["cell_line"]) == {"line", "left", "right"}
+    for column in ("screen", "cell_line", "set", "perturbation", names.FEATURE_ID):
+        assert isinstance(table[column].dtype, pd.CategoricalDtype)
+
+
+def test_the_zero_of_the_rescaled_score_is_the_better_constant(sets):
+    doubles = sets["doubles"]
+    errors = {name: doubles["methods"][name]["mse"]["value"] for name in ("mean", "scaled_mean")}
+    assert doubles["baseline"] == min(errors, key=errors.get)
+    for metric in ("mse", "weighted_mse", "pearson_control"):
+        assert doubles["methods"][doubles["baseline"]][metric]["rescaled"]["value"] == 0
+    for name in ("no_change", "mean", "scaled_mean"):
+        assert doubles["methods"][name]["pearson_perturbed"]["value"] == 0
+    assert sets["singles"]["baseline"] == "mean"
+    assert "scaled_mean" in sets["singles"]["not_run"]
 
 
 def test_a_unit_of_too_few_cells_says_so(screen_atlas, encoder, tmp_path):

@@ -7,6 +7,7 @@ from tabatlas.scores.perturbation import METRICS
 MADE = (
     "no_change",
     "mean",
+    "scaled_mean",
     "additive",
     "centered_additive",
     "linear",
@@ -21,12 +22,13 @@ MADE = (
 def make_perturbation() -> dict[str, Any]:
     """One screen: doubles that rank methods, singles that do not."""
     values = {
-        "no_change": -0.16,
+        "no_change": 0.0,
         "mean": 0.0,
+        "scaled_mean": 0.0,
         "additive": 0.53,
         "centered_additive": 0.52,
         "linear": 0.55,
-        "zero_shot": -0.16,
+        "zero_shot": -0.02,
         "ceiling": 0.54,
     }
     doubles = make_effects("doubles", "centered_additive", values)
@@ -35,7 +37,8 @@ def make_perturbation() -> dict[str, Any]:
     gain = {"value": 0.001, "low": -0.02, "high": 0.02}
     singles |= {
         "can_rank": False,
-        "unable": "the ceiling is 0.10 above the mean effect; 0.2 are needed",
+        "unable": "the ceiling is 0.10 above the constant effect; 0.2 are needed",
+        "baseline": "mean",
         "best": None,
         "head": "kernel ridge",
         "gains": {"ridge_random": gain, "ridge_pca": gain},
@@ -98,6 +101,7 @@ def make_effects(name: str, own: str, values: dict[str, float]) -> dict[str, Any
         "n_known_singles": [20],
         "n_scored_genes": 1980,
         "methods": methods,
+        "baseline": "scaled_mean",
         "not_run": {method: f"{method} was idle" for method in sorted(absent)},
         "gap": ceiling,
         "can_rank": True,

@@ -49,7 +49,7 @@ rule perturb:
         "../../envs/gpu.yaml"
     threads: CONFIG.perturb.threads
     resources:
-        mem_mb=16000,
+        mem_mb=input_mb,
         runtime=240,
     params:
         code=stage_digest("perturb"),

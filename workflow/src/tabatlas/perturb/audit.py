@@ -9,22 +9,21 @@ from tabatlas import names
 from tabatlas.errors import IntegrityError
 from tabatlas.perturb.sets import PerturbationSet
 from tabatlas.split.perturbations import HELD_OUT_FOLD
+from tabatlas.stream.order import order_minibatches
 from tabatlas.stream.packed import PackedSource
 
 BATCH = 1024
 
 
 def list_yielded(train: PackedSource, validation: PackedSource, seed: int) -> dict[str, np.ndarray]:
-    """Joinids of the cells that the loader yields in one epoch, by part, as it yields them."""
-    rows = np.arange(len(train)), np.arange(len(validation))
-    epochs = {
-        "train": train.shuffle(rows[0], BATCH, seed, 0),
-        "validation": validation.iterate(rows[1], BATCH),
-    }
-    return {
-        part: np.concatenate([minibatch.joinid.numpy() for minibatch in epoch] or [np.empty(0)])
-        for part, epoch in epochs.items()
-    }
+    """Joinids of the cells that the loader yields in one epoch, by part, as it yields them.
+
+    The order is the loader's own, applied to the joinids that its minibatches carry: no count is
+    decoded.
+    """
+    order = order_minibatches(len(train), BATCH, seed, 0) if len(train) else []
+    rows = np.concatenate(order) if order else np.arange(0)
+    return {"train": train.joinid_n[rows], "validation": validation.joinid_n}
 
 
 def audit_cells(

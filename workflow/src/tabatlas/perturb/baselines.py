@@ -12,6 +12,12 @@ def predict_mean(effect_tg: np.ndarray, n: int) -> np.ndarray:
     return np.tile(effect_tg.mean(axis=0), (n, 1))
 
 
+def predict_scaled_mean(effect_tg: np.ndarray, tests: Sequence[str]) -> np.ndarray:
+    """The mean effect of the known singles, once for every target (n, g)."""
+    n_targets = np.array([len(split_targets(test)) for test in tests])
+    return n_targets[:, None] * effect_tg.mean(axis=0)
+
+
 def predict_additive(
     known: Sequence[str], effect_tg: np.ndarray, tests: Sequence[str], centered: bool
 ) -> np.ndarray:
@@ -39,9 +45,10 @@ def predict_linear(
     """Effects (n, g) by the linear model Y = G W Pᵀ + b of Ahlmann-Eltze et al. 2025.
 
     G (g, k) embeds genes by the principal components of the training pseudobulks `mean_tg`; P
-    holds G's rows of the targets. `train_rows` are the places of the known singles' targets among
-    the genes, −1 for one that is not measured; `test_rows` those of each test, which has none left
-    where no target is measured: then the mean is predicted.
+    holds G's rows of the targets; b is the mean effect of all known singles. `train_rows` are the
+    places of the known singles' targets among the genes, −1 for one that is not measured;
+    `test_rows` those of each test, which has none left where no target is measured: then the mean
+    is predicted.
     """
     values_gt = mean_tg.T - mean_tg.T.mean(axis=0)
     left, size, _ = np.linalg.svd(values_gt, full_matrices=False)
@@ -49,7 +56,7 @@ def predict_linear(
     genes_gk = left[:, :k] * size[:k]
     used = [row for row, place in enumerate(train_rows) if place >= 0]
     target_uk = genes_gk[[train_rows[row] for row in used]]
-    bias_g = effect_tg[used].mean(axis=0)
+    bias_g = effect_tg.mean(axis=0)
     outcome_gu = (effect_tg[used] - bias_g).T
     penalty = ridge * np.eye(k)
     inner = np.linalg.solve(genes_gk.T @ genes_gk + penalty, genes_gk.T @ outcome_gu @ target_uk)

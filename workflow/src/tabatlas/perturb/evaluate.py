@@ -13,16 +13,17 @@ from tabatlas.perturb.predictions import (
     METHODS,
     PCA,
     RANDOM,
+    SCALED_MEAN,
     Predictions,
 )
 from tabatlas.perturb.pseudobulk import KNOWN, TRUTH, Moments
 from tabatlas.perturb.screens import CONTROL_ID
-from tabatlas.perturb.sets import PerturbationSet
+from tabatlas.perturb.sets import SINGLES, PerturbationSet
 from tabatlas.scores.perturbation import (
     DECIDING,
     DIRECTION,
     METRICS,
-    TINY,
+    ROUNDING,
     Truth,
     bound_mean,
     draw_resamples,
@@ -53,8 +54,10 @@ def score_set(
         found = [score_effects(truth, control_g + one[:, scored_g], control_g) for one in draws]
         values[method] = {name: np.mean([one[name] for one in found], axis=0) for name in METRICS}
     draws = draw_resamples(len(test_set.test), rng)
-    ceiling_p, mean_p = values[CEILING][DECIDING], values[MEAN][DECIDING]
+    baseline = choose_baseline(values)
+    ceiling_p, mean_p = values[CEILING][DECIDING], values[baseline][DECIDING]
     unable = explain_inability(ceiling_p, mean_p)
+    scale = values[baseline], values[CEILING]
     own = predictions.own
     gains = compare_embeddings(values, draws) if own == HEAD else {}
     return {
@@ -63,8 +66,9 @@ def score_set(
         "n_perturbations": len(test_set.test),
         "n_known_singles": [len(part.train) for part in test_set.parts],
         "n_scored_genes": int(scored_g.sum()),
-        "methods": {name: describe_method(one, values, draws) for name, one in values.items()},
+        "methods": {name: describe_method(one, *scale, draws) for name, one in values.items()},
         "not_run": predictions.not_run,
+        "baseline": baseline,
         "gap": float(ceiling_p.mean() - mean_p.mean()),
         "can_rank": unable is None,
         "unable": unable,
@@ -76,6 +80,15 @@ def score_set(
     }
 
 
+def choose_baseline(values: Mapping[str, Values]) -> str:
+    """The constant that predicts the set best by mean squared error: 0 of the rescaled scores.
+
+    A combination may be better predicted by the mean effect times its number of targets.
+    """
+    constants = [name for name in (MEAN, SCALED_MEAN) if name in values]
+    return min(constants, key=lambda name: values[name]["mse"].mean())
+
+
 def name_head(gains: Mapping[str, Mapping[str, float]], can_rank: bool) -> str:
     """What the head may be called.
 
@@ -85,7 +98,7 @@ def name_head(gains: Mapping[str, Mapping[str, float]], can_rank: bool) -> str:
     """
     if not gains:
         return CENTERED_ADDITIVE
-    gained = can_rank and all(one["low"] > TINY for one in gains.values())
+    gained = can_rank and all(one["low"] > ROUNDING for one in gains.values())
     return TABNET if gained else KERNEL_RIDGE
 
 
@@ -114,6 +127,7 @@ def build_truth(
         control.mean(TRUTH)[scored_g],
         predictions.reference_pg[:, scored_g],
         weight_pg,
+        centered=test_set.name != SINGLES,
     )
 
 
@@ -130,7 +144,7 @@ def score_ceiling(
 
 
 def describe_method(
-    own: Values, values: Mapping[str, Values], draws: np.ndarray
+    own: Values, baseline: Values, ceiling: Values, draws: np.ndarray
 ) -> dict[str, dict[str, Any] | None]:
     """Raw and rescaled score with intervals, by metric; None where a metric says nothing."""
     described: dict[str, dict[str, Any] | None] = {}
@@ -138,7 +152,7 @@ def describe_method(
         if np.isnan(own[metric]).any():
             described[metric] = None
             continue
-        three = own[metric], values[MEAN][metric], values[CEILING][metric]
+        three = own[metric], baseline[metric], ceiling[metric]
         scale = rescale(three, DIRECTION[metric], draws)
         raw = asdict(bound_mean(own[metric], draws))
         described[metric] = raw | {"rescaled": None if scale is None else asdict(scale)}
@@ -154,7 +168,7 @@ def find_best(values: Mapping[str, Values], draws: np.ndarray) -> dict[str, Any]
     score = {name: round(float(values[name][DECIDING].mean()), 9) for name in rivals}
     best, second = sorted(rivals, key=lambda name: -score[name])[:2]
     lead = subtract(values[best], values[second], DECIDING, draws)
-    return {"method": best, "second": second, "lead": lead, "proven": lead["low"] > TINY}
+    return {"method": best, "second": second, "lead": lead, "proven": lead["low"] > ROUNDING}
 
 
 def compare_embeddings(

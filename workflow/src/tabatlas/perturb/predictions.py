@@ -5,20 +5,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tabatlas.perturb.baselines import predict_additive, predict_linear, predict_mean
+from tabatlas.perturb.baselines import (
+    predict_additive,
+    predict_linear,
+    predict_mean,
+    predict_scaled_mean,
+)
 from tabatlas.perturb.heads import Embedding, fit_head, predict_effect
 from tabatlas.perturb.pseudobulk import Moments, known_effects
 from tabatlas.perturb.screens import split_targets
 from tabatlas.perturb.sets import DOUBLES, SINGLES, Part, PerturbationSet
 
 NO_CHANGE, MEAN, ADDITIVE, CENTERED = "no_change", "mean", "additive", "centered_additive"
+SCALED_MEAN = "scaled_mean"
 LINEAR, ZERO_SHOT = "linear", "zero_shot"
 RANDOM, PCA, HEAD = "ridge_random", "ridge_pca", "ridge_pretrained"
 CEILING = "ceiling"
-METHODS = (NO_CHANGE, MEAN, ADDITIVE, CENTERED, LINEAR, ZERO_SHOT, RANDOM, PCA, HEAD)
+METHODS = (NO_CHANGE, MEAN, SCALED_MEAN, ADDITIVE, CENTERED, LINEAR, ZERO_SHOT, RANDOM, PCA, HEAD)
 # Methods that say nothing, or nothing of their own, of a test set.
 IDLE = {
-    SINGLES: dict.fromkeys((ADDITIVE, CENTERED), "a single perturbation has no parts to add"),
+    SINGLES: dict.fromkeys((ADDITIVE, CENTERED), "a single perturbation has no parts to add")
+    | {SCALED_MEAN: "a single perturbation has one target: it is the mean effect"},
     DOUBLES: dict.fromkeys(
         (RANDOM, PCA, HEAD), "every single is known: the head is the centered additive"
     ),
@@ -46,7 +53,7 @@ class Knowledge:
 class Predictions:
     """Effects (p, g) by method, several where its embeddings are drawn, and why some are absent.
 
-    `reference_pg` is the mean of the known perturbations' means, by which effects are centered.
+    `reference_pg` is the mean of the known singles' means, by which singles are centered.
     """
 
     effects: dict[str, list[np.ndarray]]
@@ -95,6 +102,7 @@ def predict_part(
     effects = {
         NO_CHANGE: [np.zeros((len(part.test), known.shape[1]))],
         MEAN: [predict_mean(known, len(part.test))],
+        SCALED_MEAN: [predict_scaled_mean(known, part.test)],
         ADDITIVE: [predict_additive(part.train, known, part.test, centered=False)],
         CENTERED: [predict_additive(part.train, known, part.test, centered=True)],
     }

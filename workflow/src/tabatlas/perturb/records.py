@@ -1,12 +1,13 @@
 """The files of the stage: predictions as a table, heads as tensors and JSON, and back."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -19,16 +20,15 @@ from tabatlas.train.checkpoint import pick, read_tensors
 
 PART = "perturb"
 FORMAT = 1
-COLUMNS = {
-    "screen": str,
-    "cell_line": str,
-    "set": str,
-    "perturbation": str,
-    names.FEATURE_ID: str,
-    "scored": bool,
-    "true_effect": np.float32,
-    "predicted_effect": np.float32,
-}
+IDS = ("screen", "cell_line", "set", "perturbation", names.FEATURE_ID)
+EFFECTS = pa.schema(
+    {
+        **dict.fromkeys(IDS, pa.dictionary(pa.int32(), pa.string())),
+        "scored": pa.bool_(),
+        "true_effect": pa.float32(),
+        "predicted_effect": pa.float32(),
+    }
+)
 
 
 def tabulate_effects(
@@ -38,26 +38,23 @@ def tabulate_effects(
     true_pg: np.ndarray,
     own_pg: np.ndarray,
 ) -> pd.DataFrame:
-    """True and predicted effect of every tested perturbation on every gene."""
+    """True and predicted effect of every tested perturbation on every gene, by `EFFECTS`."""
     n, g = true_pg.shape
-    return pd.DataFrame(
-        {
-            "screen": unit.screen,
-            "cell_line": unit.cell_line,
-            "set": test_set.name,
-            "perturbation": np.repeat(np.array(test_set.test, dtype=object), g),
-            names.FEATURE_ID: np.tile(unit.genes.to_numpy(dtype=object), n),
-            "scored": np.tile(scored_g, n),
-            "true_effect": true_pg.ravel().astype(np.float32),
-            "predicted_effect": own_pg.ravel().astype(np.float32),
-        }
-    )
-
-
-def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One table, with its columns also where there is nothing in it."""
-    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    return pd.concat(tables, ignore_index=True) if tables else empty
+    zero = np.zeros(n * g, dtype=np.int32)
+    codes = {
+        "screen": (zero, [unit.screen]),
+        "cell_line": (zero, [unit.cell_line]),
+        "set": (zero, [test_set.name]),
+        "perturbation": (np.repeat(np.arange(n, dtype=np.int32), g), test_set.test),
+        names.FEATURE_ID: (np.tile(np.arange(g, dtype=np.int32), n), unit.genes),
+    }
+    table = {name: pd.Categorical.from_codes(*one) for name, one in codes.items()}
+    table |= {
+        "scored": np.tile(scored_g, n),
+        "true_effect": true_pg.ravel().astype(np.float32),
+        "predicted_effect": own_pg.ravel().astype(np.float32),
+    }
+    return pd.DataFrame(table)
 
 
 def name_tensors(head: Head, number: int) -> dict[str, Tensor]:
@@ -76,10 +73,9 @@ def name_tensors(head: Head, number: int) -> dict[str, Tensor]:
     }
 
 
-def describe_head(head: Head, unit: Unit, number: int, method: str) -> dict[str, Any]:
+def describe_head(head: Head, unit: Unit, method: str) -> dict[str, Any]:
     """What the tensors of a head are of; `method` is what it may be called."""
     return {
-        "number": number,
         "screen": unit.screen,
         "cell_line": unit.cell_line,
         "organism": unit.organism,

@@ -6,8 +6,9 @@
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,13 +27,13 @@ from tabatlas.fetch.settings import FetchSettings
 from tabatlas.fetch.stage import PATIENCE, PATIENCE_PER_BYTE, bring_file
 from tabatlas.perturb.audit import audit_cells, audit_fits, list_yielded
 from tabatlas.perturb.reading import convert_screen
-from tabatlas.perturb.records import FORMAT, join_tables
+from tabatlas.perturb.records import EFFECTS, FORMAT, name_tensors
 from tabatlas.perturb.screens import Unit, find_atlas_units, find_file_units
 from tabatlas.perturb.settings import PerturbSettings
-from tabatlas.perturb.units import Outcome, predict_unit, prepare_genome
+from tabatlas.perturb.units import Genome, Outcome, predict_unit, prepare_genome
 from tabatlas.provenance import read_json, write_json
 from tabatlas.stream.packed import PackedSource
-from tabatlas.tables import read_table, write_table
+from tabatlas.tables import open_table, read_table
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.train.checkpoint import load_weights, pick, write_tensors
 from tabatlas.train.device import choose_device, seed_generator
@@ -113,13 +114,25 @@ def predict(
         if digest_genes(train.genes) != pretrained.about["genes_digest"]:
             raise IntegrityError(f"{encoder}: not trained on {pack}. Run pretrain again.")
         genome = prepare_genome(*build_network(pretrained, device), pretrained.genes, train, chosen)
-        outcomes = [
-            predict_unit(unit, genome, chosen)
-            for unit in list_units(experiment, inputs, pretrained.genes)
-        ]
+        units = list_units(experiment, inputs, pretrained.genes)
+        outcomes = predict_units(units, genome, chosen, model / "predictions.parquet")
     sets = [one for outcome in outcomes for one in outcome.sets]
     audit["n_leaked_perturbations"] = audit_fits(sets)
     write_outcomes(outcomes, audit, [read_json(path) for path in facts], model)
+
+
+def predict_units(
+    units: Iterator[Unit], genome: Genome, settings: PerturbSettings, table: Path
+) -> list[Outcome]:
+    """Predict unit by unit; the effects are written to `table` and not kept."""
+    outcomes = []
+    with open_table(table, EFFECTS) as append:
+        # No name for a unit: its reader holds a screen in memory, which goes before the next.
+        for outcome in map(partial(predict_unit, genome=genome, settings=settings), units):
+            for effects in outcome.tables:
+                append(effects)
+            outcomes.append(replace(outcome, tables=[]))
+    return outcomes
 
 
 def build_network(pretrained: Model, device: torch.device) -> tuple[torch.nn.Module, Decoder]:
@@ -146,14 +159,13 @@ def list_units(experiment: Experiment, inputs: Inputs, genes: pd.DataFrame) -> I
 
 
 def write_outcomes(
-    outcomes: list[Outcome], audit: dict[str, int], facts: list[dict[str, Any]], folder: Path
+    outcomes: Sequence[Outcome], audit: dict[str, int], facts: list[dict[str, Any]], folder: Path
 ) -> None:
-    """Write all files; the weights, which a reader looks for, last."""
+    """Write scores and heads; the weights, which a reader looks for, last."""
     heads, tensors = [], {}
     for number, outcome in enumerate(one for one in outcomes if one.head is not None):
-        about, arrays = outcome.describe_head(number)
-        heads.append(about)
-        tensors |= arrays
+        heads.append({"number": number} | outcome.about_head)
+        tensors |= name_tensors(outcome.head, number)
     if not outcomes:
         logger.info("no screen: nothing is predicted")
     scores = {
@@ -163,10 +175,6 @@ def write_outcomes(
             {key: one[key] for key in ("dataset_id", "sha256", "expression")} for one in facts
         ],
     }
-    write_table(
-        join_tables([one for outcome in outcomes for one in outcome.tables]),
-        folder / "predictions.parquet",
-    )
     write_json({"format": FORMAT, "heads": heads}, folder / "heads.json")
     write_json(scores, folder / "scores.json")
     write_tensors(tensors, {}, folder / "model.safetensors")

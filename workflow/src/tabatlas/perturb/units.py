@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from tabatlas import names
 from tabatlas.genes import map_names
@@ -21,7 +20,7 @@ from tabatlas.perturb.evaluate import KERNEL_RIDGE, score_set
 from tabatlas.perturb.heads import Embedding, Head, fit_head
 from tabatlas.perturb.predictions import HEAD, PCA, RANDOM, Knowledge, predict_set
 from tabatlas.perturb.pseudobulk import KNOWN, TRUTH, Moments, known_effects, measure_unit
-from tabatlas.perturb.records import describe_head, name_tensors, tabulate_effects
+from tabatlas.perturb.records import describe_head, tabulate_effects
 from tabatlas.perturb.screens import CONTROL_ID, Unit, split_targets
 from tabatlas.perturb.sets import LEAST_TRAIN, SINGLES, PerturbationSet, make_sets
 from tabatlas.perturb.settings import PerturbSettings
@@ -54,19 +53,16 @@ class Genome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found for a unit; without head where it has too few singles."""
+    """What was found for a unit, without its cells; no head where it has too few singles.
 
-    unit: Unit
+    `about_head` is the head's entry in `heads.json`, but for its number.
+    """
+
     about: dict[str, Any]
     sets: list[PerturbationSet] = field(default_factory=list)
     tables: list[pd.DataFrame] = field(default_factory=list)
     head: Head | None = None
-
-    def describe_head(self, number: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The head's entry in `heads.json` and its tensors."""
-        found = {one["name"]: one["head"] for one in self.about["sets"]}
-        method = found.get(SINGLES, KERNEL_RIDGE)
-        return describe_head(self.head, self.unit, number, method), name_tensors(self.head, number)
+    about_head: dict[str, Any] | None = None
 
 
 def prepare_genome(
@@ -97,7 +93,7 @@ def predict_unit(unit: Unit, genome: Genome, settings: PerturbSettings) -> Outco
             f"{settings.min_cells} cells; {settings.min_cells} and {LEAST_TRAIN} are needed"
         )
         logger.warning("%s, %s: %s", *unit.name, about["skipped"])
-        return Outcome(unit, about)
+        return Outcome(about)
     sets = make_sets(unit, measured)
     tested = [perturbation for one in sets for perturbation in one.test]
     knowledge = gather_knowledge(unit, genome, half_n, tested, settings)
@@ -106,7 +102,9 @@ def predict_unit(unit: Unit, genome: Genome, settings: PerturbSettings) -> Outco
     about["sets"] = [scores for scores, _ in scored]
     embedding = knowledge.embeddings[HEAD][0]
     head = fit_head(singles, known_effects(moments, singles), embedding)
-    return Outcome(unit, about, sets, [table for _, table in scored], head)
+    method = next((one["head"] for one in about["sets"] if one["name"] == SINGLES), KERNEL_RIDGE)
+    tables = [table for _, table in scored]
+    return Outcome(about, sets, tables, head, describe_head(head, unit, method))
 
 
 def gather_knowledge(
@@ -150,7 +148,7 @@ def score_one(
     true_pg = np.stack([moments[one].mean() - control_g for one in test_set.test])
     own_pg = predictions.effects[predictions.own][0]
     logger.info(
-        "%s, %s, %d %s: %s %.3f of 1 between mean and ceiling",
+        "%s, %s, %d %s: %s %.3f of 1 between constant and ceiling",
         *(*unit.name, len(test_set.test), test_set.name, scores["head"]),
         rescaled(scores, predictions.own),
     )
@@ -158,7 +156,7 @@ def score_one(
 
 
 def rescaled(scores: Mapping[str, Any], method: str) -> float:
-    """The deciding metric of a method between the mean baseline and the ceiling."""
+    """The deciding metric of a method between the constant baseline and the ceiling."""
     scale = scores["methods"][method][DECIDING]["rescaled"]
     return float("nan") if scale is None else scale["value"]
 

@@ -4,14 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tabatlas.report.wording import format_count, format_noun, format_score
+from tabatlas.scores.perturbation import DECIDING
 
 Table = Mapping[str, Any]
 
-DECIDING = "pearson_perturbed"
 # In the order of the page, the plainest first; the head, which is ours, and the ceiling last.
 METHODS = {
     "no_change": "no change",
     "mean": "mean effect",
+    "scaled_mean": "mean effect × targets",
     "additive": "additive",
     "centered_additive": "centered additive",
     "linear": "linear model",
@@ -34,7 +35,7 @@ def summarize_perturbation(scores: Table) -> dict[str, Any]:
         {**screen, "sets": [order_methods(one) for one in screen["sets"]]}
         for screen in scores["screens"]
     ]
-    return {"audit": scores["audit"], "screens": screens}
+    return {"audit": scores["audit"], "screens": screens, "deciding": DECIDING}
 
 
 def order_methods(one: Table) -> dict[str, Any]:
@@ -71,16 +72,17 @@ def judge_perturbation(perturbation: Table) -> Iterator[tuple[str, str]]:
 
 
 def judge_set(unit: str, one: Table) -> tuple[str, str]:
-    """How far the head comes from the mean effect to the ceiling, and whom it does not beat."""
+    """How far the head comes from the constant to the ceiling, and whom it does not beat."""
     gains = {rival: values[DECIDING] for rival, values in one["comparisons"].items()}
     level = [word for rival, word in METHODS.items() if rival in gains and not won(gains[rival])]
     own = next(row for row in one["methods"] if row["id"] == one["own"])
     share = format_score(own["scores"][DECIDING]["rescaled"]["value"])
     beaten = "Beats every other method" if not level else f"Does not beat {', '.join(level)}"
-    state = "good" if not level else "level" if won(gains["mean"]) else "poor"
+    state = "good" if not level else "level" if won(gains[one["baseline"]]) else "poor"
     return state, (
         f"{unit}, {format_noun(one['n_perturbations'], 'perturbation')} ({one['title']}): "
-        f"{one['head']} comes {share} of the way from the mean effect to the ceiling. {beaten}."
+        f"{one['head']} comes {share} of the way from the {METHODS[one['baseline']]} to the "
+        f"ceiling. {beaten}."
     )
 
 
