@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from tabatlas import names
 from tabatlas.counts import read_counts
-from tabatlas.errors import ConfigError, IntegrityError
+from tabatlas.errors import ConfigError
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.fetch.download import verify_file
 from tabatlas.fetch.isolate import call_isolated
@@ -39,7 +39,7 @@ from tabatlas.train.checkpoint import load_weights, pick, write_tensors
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.model import (
     Model,
-    digest_genes,
+    check_pack,
     gene_statistics,
     read_model,
     restore_encoder,
@@ -111,8 +111,7 @@ def predict(
         obs = experiment.read_obs([names.PERTURBATION_ID])
         audit = audit_cells(list_yielded(train, validation, chosen.seed), obs, inputs.folds)
         pretrained = read_model(encoder)
-        if digest_genes(train.genes) != pretrained.about["genes_digest"]:
-            raise IntegrityError(f"{encoder}: not trained on {pack}. Run pretrain again.")
+        check_pack(pretrained, train.digest, encoder)
         genome = prepare_genome(*build_network(pretrained, device), pretrained.genes, train, chosen)
         units = list_units(experiment, inputs, pretrained.genes)
         outcomes = predict_units(units, genome, chosen, model / "predictions.parquet")
