@@ -10,9 +10,6 @@ logistic regression have seen the same training cells.
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +21,8 @@ import scanpy as sc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from workflow import ROOT, link_data, print_line, run_workflow
+
 from panglao import REFERENCE, write_markers
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
@@ -32,7 +31,6 @@ from tabatlas.explain.settings import ExplainSettings
 from tabatlas.provenance import read_json
 from tabatlas.stream.packed import PackedSource
 
-ROOT = Path(__file__).parents[2]
 OURS = ("weighted", "plain")
 
 
@@ -42,31 +40,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the real cells")
     parser.add_argument("--folder", type=Path, help="where to build; kept and used again")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, print_line() as found:
         folder = given.folder or Path(temporary)
         results = build_atlas(given.data.resolve(), folder)
-        print(json.dumps(compare_rankings(results, folder / "markers.tsv")))
+        found |= compare_rankings(results, folder / "markers.tsv")
 
 
 def build_atlas(data: Path, folder: Path) -> Path:
     """Run the workflow up to the explanation; returns the folder of results."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "data").exists():
-        (folder / "data").symlink_to(data)
+    link_data(data, folder)
     write_markers(data / REFERENCE, folder / "markers.tsv")
-    config = ROOT / "tests" / "real" / "two_studies.yaml"
-    command = ["-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "2", "--configfile", config]
     results = Path("results") / "two_studies"
-    target = results / "explain" / "scores.json"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "src")}
-    subprocess.run(
-        [sys.executable, *command, "--", target],
-        cwd=folder,
-        env=environment,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    config = ROOT / "tests" / "real" / "two_studies.yaml"
+    run_workflow(folder, config, [results / "explain" / "scores.json"])
     return folder / results
 
 

@@ -9,12 +9,9 @@ printed as not run.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from workflow import print_line, run_workflow
 
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
@@ -34,7 +32,6 @@ from tabatlas.integrate.sample import is_labeled
 from tabatlas.provenance import read_json
 from tabatlas.scores.integration import score_embeddings
 
-ROOT = Path(__file__).parents[2]
 SEED = 0
 N_PARTS = 10  # random tenths stand for donors, so that every batch trains
 # Both sets are published after their own quality control: every cell of theirs is scored.
@@ -102,22 +99,9 @@ def build_atlas(atlas: str, sources: Mapping[str, ad.AnnData], folder: Path, cor
     }
     (folder / "config.json").write_text(json.dumps(config))
     results = Path("results") / atlas
-    wanted = [str(results / "integrate" / name) for name in ("scores.json", "embedding.parquet")]
-    command = ["-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", str(cores), *wanted]
-    done = subprocess.run(
-        [sys.executable, *command, "--configfile", "config.json"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "src")} | find_commands(),
-        stdout=sys.stderr,
-    )
-    if done.returncode:
-        sys.exit(f"{atlas}: the workflow ended with {done.returncode}; see above.")
+    wanted = [results / "integrate" / name for name in ("scores.json", "embedding.parquet")]
+    run_workflow(folder, "config.json", wanted, cores)
     return folder / results
-
-
-def find_commands() -> dict[str, str]:
-    """PATH with the commands of this Python first: its `tabatlas`, not another's."""
-    return {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 
 
 def read_cells(results: Path) -> Cells:
@@ -217,14 +201,12 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the atlases; default: none is kept")
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `tabatlas.cli` sets it, and why
-    # The peers print as they go.
-    with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(sys.stderr):
+    with tempfile.TemporaryDirectory() as temporary, print_line() as found:
         folder = (chosen.keep or Path(temporary)).resolve()
-        found = {
+        found |= {
             name: measure_set(name, chosen.data.resolve(), folder / name, chosen.cores)
             for name in chosen.sets
         }
-    print(json.dumps(found, sort_keys=True))
 
 
 if __name__ == "__main__":

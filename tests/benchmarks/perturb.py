@@ -6,18 +6,20 @@
 """
 
 import argparse
-import contextlib
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from workflow import ROOT, link_data, print_line, run_workflow
+
+from tabatlas.provenance import read_json
+
 CONFIG = ROOT / "tests" / "real" / "norman.yaml"
-TARGET = "results/norman/perturb/scores.json"
+TARGET = Path("results") / "norman" / "perturb" / "scores.json"
+PEERS = {
+    "GEARS": "not run: not part of this environment",
+    "cell-eval": "not run: not part of this environment",
+}
 
 
 def main() -> None:
@@ -25,29 +27,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the real cells")
     parser.add_argument("--folder", type=Path, help="where the workflow runs; kept")
-    arguments = parser.parse_args()
-    made = tempfile.TemporaryDirectory() if arguments.folder is None else None
-    with made or contextlib.nullcontext(arguments.folder) as folder:
-        scores = build_scores(arguments.data.resolve(), Path(folder))
-    print(json.dumps({"benchmark": "perturb", "sets": [*list_sets(scores)]}, sort_keys=True))
-
-
-def build_scores(data: Path, folder: Path) -> dict[str, Any]:
-    """Run the workflow up to the scores; its output goes to stderr."""
-    folder.mkdir(parents=True, exist_ok=True)
-    link = folder / "data"
-    if not link.exists():
-        link.symlink_to(data)
-    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "2", TARGET]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "src")}
-    subprocess.run(
-        [*command, "--configfile", CONFIG],
-        cwd=folder,
-        env=environment,
-        stdout=sys.stderr,
-        check=True,
-    )
-    return json.loads((folder / TARGET).read_text())
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary, print_line() as found:
+        folder = given.folder or Path(temporary)
+        link_data(given.data.resolve(), folder)
+        run_workflow(folder, CONFIG, [TARGET])
+        sets = [*list_sets(read_json(folder / TARGET))]
+        found |= {"benchmark": "perturb", "sets": sets, "peers": PEERS}
 
 
 def list_sets(scores: dict[str, Any]) -> Any:
@@ -66,6 +52,7 @@ def list_sets(scores: dict[str, Any]) -> Any:
                 "n_perturbations": one["n_perturbations"],
                 "unable": one["unable"],
                 "best": one["best"],
+                "baseline": one["baseline"],
                 "head": one["head"],
                 "own": one["own"],
                 "methods": methods,
@@ -73,7 +60,7 @@ def list_sets(scores: dict[str, Any]) -> Any:
 
 
 def describe_score(score: dict[str, Any] | None) -> dict[str, float | None] | None:
-    """A score and its place between mean and ceiling."""
+    """A score and its place between the constant and the ceiling."""
     if score is None:
         return None
     scale = score["rescaled"]
