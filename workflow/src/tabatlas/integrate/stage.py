@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,19 +37,11 @@ from tabatlas.train.model import (
     write_model,
 )
 from tabatlas.train.predict import predict
+from tabatlas.train.settings import CovariateSettings
 
 logger = logging.getLogger(__name__)
 
 SHARE_CELLS = 20_000  # enough to know which genes are high and which are low
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A column that the decoder is told."""
-
-    column: str
-    width: int
-    role: str = CONDITION
 
 
 def run(
@@ -99,7 +91,8 @@ def check_obsm(manifest: Path, chosen: IntegrateSettings) -> None:
 def choose_conditions(train: PackedSource, chosen: IntegrateSettings) -> tuple[Covariate, ...]:
     """The conditions that vary over the training cells; the others have nothing to tell."""
     varies = {name: train.cells[name].astype(str).nunique() > 1 for name in chosen.conditions}
-    wishes = [Condition(name, chosen.condition_width) for name in varies if varies[name]]
+    told_apart = {"as": CONDITION, "width": chosen.condition_width}
+    wishes = [CovariateSettings(column=name, **told_apart) for name in varies if varies[name]]
     told = ", ".join(wish.column for wish in wishes) or "nothing"
     left_out = ", ".join(name for name in varies if not varies[name]) or "none"
     logger.info("the decoder is told %s; one value only: %s", told, left_out)
