@@ -1,14 +1,19 @@
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
 from tabatlas.explain.deletion import (
+    DeletionTest,
     average_genes,
     choose_sizes,
+    cut_sets,
     hide_genes,
     match_genes,
     rank_expression,
     rank_genes,
 )
+from tabatlas.tabnet.encoder import Encoding
 
 
 def test_top_genes_end_where_importance_ends():
@@ -67,3 +72,45 @@ def test_a_small_panel_loses_few_genes():
 def test_mean_of_a_set_leaves_out_what_is_no_gene():
     found = average_genes(np.array([[1.0, 2, 4]] * 2), np.array([[2, 0], [1, -1]]))
     assert found.tolist() == [2.5, 2]
+
+
+def test_sets_of_unequal_number_are_cut_to_the_smallest():
+    ours, control = np.array([[1, 2, 3], [1, 2, 3]]), np.array([[7, -1, 8], [7, 8, 9]])
+    two = cut_sets([ours, control], 2)
+    assert [one.tolist() for one in two] == [[[1, -1], [1, 2]], [[7, -1], [7, 8]]]
+    three = cut_sets([ours, control], 3)
+    assert [one.tolist() for one in three] == [
+        [[1, 2, -1], [1, 2, 3]],
+        [[7, -1, 8], [7, 8, 9]],
+    ]
+
+
+def test_masks_control_and_peer_hide_equally_many_and_the_whole_cell_is_asked_once():
+    """The masks name 20 genes; the type expresses 24, and the peer has coefficients for 7."""
+    n_cells, n_genes = 3, 60
+    asked = []
+
+    def answer(x_ng, hidden_ng, covariates, return_masks=False):
+        asked.append(hidden_ng.sum(dim=1))
+        masks_sng = torch.zeros(1, n_cells, n_genes)
+        masks_sng[..., :20] = torch.arange(20, 0, -1) / 210
+        encoding = Encoding(torch.ones(1, n_cells, 1), torch.zeros(()), masks_sng)
+        return torch.stack([hidden_ng.sum(dim=1) * -0.1, torch.full((n_cells,), -9.0)], 1), encoding
+
+    expression_cg = np.zeros((2, n_genes))
+    expression_cg[:, :24] = np.arange(24, 0, -1)
+    logistic = SimpleNamespace(
+        scale=lambda x: x.toarray(),
+        coefficients_cg=np.tile(np.arange(60) < 7, (2, 1)).astype(float),
+    )
+    sizes, rng = (2, 10, 20), np.random.default_rng(0)
+    rank_cg = rank_expression(expression_cg)
+    test = DeletionTest(answer, 1.0, logistic, expression_cg, rank_cg, sizes, 4, rng)
+    missing_ng = torch.zeros(n_cells, n_genes, dtype=torch.bool)
+    found = test(torch.ones(n_cells, n_genes), missing_ng, None)
+    assert sum((hidden_n == 0).all() for hidden_n in asked) == 1
+    # Every loss depends on the number alone, so equal numbers cost equally.
+    np.testing.assert_allclose(found.tabnet_ni, found.control_ni)
+    np.testing.assert_allclose(found.tabnet_ni, found.logistic_ni)
+    # Four expressed genes are left as matches, of the masks' first genes.
+    assert found.hidden_ni.tolist() == [[2, 4, 4]] * n_cells

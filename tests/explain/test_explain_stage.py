@@ -12,6 +12,7 @@ from tabatlas import names
 from tabatlas.errors import ConfigError, IntegrityError
 from tabatlas.explain import markers as explain_markers
 from tabatlas.explain import stage
+from tabatlas.explain.attribution import name_inputs
 from tabatlas.finetune import stage as finetune
 from tabatlas.genes import GeneMapping
 from tabatlas.pretrain import stage as pretrain
@@ -268,3 +269,40 @@ def test_a_hidden_gene_has_no_influence_on_the_answer(study):
     with torch.inference_mode():
         assert torch.equal(model(x_ng, hidden_ng)[0], model(changed_ng, hidden_ng)[0])
         assert not torch.equal(model(x_ng)[0], model(changed_ng)[0])
+
+
+def test_covariates_that_are_inputs_have_their_share_of_the_importance(study, atlas, tmp_path):
+    assert read_json_of(study, tmp_path / "without")["covariates"] == {}
+    knobs = {
+        "architecture": {"n_d": 8, "n_a": 8, "n_steps": N_STEPS},
+        "epochs": 1,
+        "threads": 1,
+        "batch_size": 32,
+        "covariates": [
+            {"column": "donor", "as": "input", "width": 2},
+            {"column": names.DATASET_ID, "as": "condition", "width": 2},
+            {"column": names.PCT_MT, "as": "input"},
+        ],
+    }
+    (tmp_path / "pretrain.json").write_text(json.dumps(knobs))
+    (tmp_path / "finetune.json").write_text(json.dumps(TRAINING | {"epochs": 2}))
+    checkpoints = tmp_path / "checkpoints"
+    pretrain.run(atlas.pack, tmp_path / "pretrain.json", checkpoints, tmp_path / "encoder")
+    given = (atlas.pack, atlas.manifest, atlas.cells, atlas.proof, tmp_path / "finetune.json")
+    finetune.run(tmp_path / "encoder", *given, checkpoints, tmp_path / "classifier")
+    told = Study(atlas, tmp_path)
+    told.replicate(1, "one", epochs=2)
+    found = read_json_of(told, tmp_path / "out")
+    model = restore_classifier(read_model(tmp_path / "classifier"), torch.Generator())
+    # The order of the masks: the donor is the one with two columns.
+    assert name_inputs(model) == [names.PCT_MT, "donor"]
+    assert model.encoder.inputs.owner_c.bincount().tolist() == [1, 2]
+    assert set(found["covariates"]) == {names.PCT_MT, "donor"}
+    assert all(share > 0 for share in found["covariates"].values())
+    importances = pd.read_parquet(tmp_path / "out" / "importances.parquet")
+    of_genes = importances["weighted"].sum() / found["n_cells"]
+    assert of_genes + sum(found["covariates"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def read_json_of(study, folder):
+    return read_json(study.attribute(folder, cells_per_type=3) / "scores.json")

@@ -79,6 +79,36 @@ def test_what_was_not_measured_is_not_claimed(explanation):
     assert find(claims, "No known markers were given") == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("n_selected", "state", "words"),
+    [
+        (150, "good", "Masks are sparse: 150 of 2,000"),
+        (900, "level", "Masks select loosely: 900 of 2,000"),
+        (
+            1315,
+            "poor",
+            "hardly a selection: 1,315 of 2,000 measured genes per cell (65.8 %), 50.0 %",
+        ),
+    ],
+)
+def test_masks_that_select_most_genes_are_called_so(explanation, n_selected, state, words):
+    explanation["selection"] |= {
+        "n_measured": 2000.0,
+        "n_selected": n_selected,
+        "n_expressed": n_selected / 2,
+    }
+    assert find(judge(explanation), words) == state
+
+
+def test_covariates_shared_genes_and_sets_that_ran_out_are_named(explanation, tmp_path):
+    explanation |= {"covariates": {"donor": 0.123}, "shared_genes": ["CCL5", "NKG7"]}
+    explanation["deletion"]["curve"][-1]["mean_hidden"] = 41.5
+    words = write(explanation, tmp_path)
+    assert "The covariate donor has 0.123 of the importance" in words
+    assert "no finding about any: CCL5, NKG7." in words
+    assert "Of 50 genes to hide 41.5 were hidden on average" in words
+
+
 def write(explanation, folder):
     tables = replace(make_tables(TYPES), explain_scores=explanation)
     return PageParts(write_report(tables, folder).read_text()).words

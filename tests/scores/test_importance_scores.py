@@ -6,6 +6,7 @@ from tabatlas.scores.importance import (
     average_precision,
     bin_expression,
     bootstrap_mean,
+    bound_overlap,
     correlate_ranks,
     draw_matched,
     expect_overlap,
@@ -34,6 +35,24 @@ def test_expected_overlap_is_that_of_random_sets(n_genes, n_top):
         for _ in range(2000)
     ]
     assert expect_overlap(n_genes, n_top) == pytest.approx(np.mean(draws), abs=0.01)
+
+
+@pytest.mark.parametrize(("n_genes", "n_top"), [(60, 20), (2000, 20)])
+def test_random_sets_seldom_exceed_their_bound(n_genes, n_top):
+    rng = np.random.default_rng(0)
+    draws = [
+        overlap_sets(*(rng.choice(n_genes, n_top, replace=False) for _ in range(2)))
+        for _ in range(2000)
+    ]
+    bound = bound_overlap(n_genes, n_top)
+    assert np.mean(np.array(draws) > bound) <= 0.004
+    assert bound > 2 * expect_overlap(n_genes, n_top)
+    assert bound < 0.5
+
+
+def test_of_all_genes_every_set_is_the_same():
+    assert bound_overlap(8, 20) == 1
+    assert bound_overlap(0, 20) == 0
 
 
 def test_what_ranks_nothing_is_not_correlated():
