@@ -27,12 +27,12 @@ rule bundle:
     params:
         code=stage_digest("bundle"),
         atlas=ATLAS,
-        encoder=f"{RESULTS}/pretrain",
-        classifier=f"{RESULTS}/finetune",
-        embedder=f"{RESULTS}/integrate",
-        effects=f"{RESULTS}/perturb",
-        explanations=f"{RESULTS}/explain",
-        bundles=f"{RESULTS}/bundle",
+        encoder=input_folder("encoder"),
+        classifier=input_folder("classifier"),
+        embedder=input_folder("embedder"),
+        effects=input_folder("effects"),
+        explanations=input_folder("explanations"),
+        bundles=output_folder,
     shell:
         "tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
         " --manifest {input.manifest:q} --proof {input.proof:q} --encoder {params.encoder:q}"

@@ -108,6 +108,35 @@ def marker_file(wildcards):
     return CONFIG.explain.markers or []
 
 
+def folder_of(path):
+    """The folder of a path, as the commands take it."""
+    return path.rpartition("/")[0]
+
+
+def input_folder(name):
+    """A function that gives the folder of the first file of the input of that name."""
+
+    def find_folder(wildcards, input):
+        return folder_of(getattr(input, name)[0])
+
+    return find_folder
+
+
+def output_folder(wildcards, output):
+    """Where the first output is: a model, or what names the current one of several versions."""
+    return folder_of(output[0])
+
+
+def replicate_folders(wildcards, input):
+    """Where the classifiers of other seeds are."""
+    return [folder_of(path) for path in input.replicates]
+
+
+def soma_folder(wildcards, output):
+    """Where experiments stand, beside the file that names the current one."""
+    return f"{folder_of(output.registry)}/soma"
+
+
 def input_mb(wildcards, input, attempt):
     """Memory: a matrix is held decompressed, twice, beside the libraries."""
     return int((1500 + 10 * input.size_mb) * attempt)

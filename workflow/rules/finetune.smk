@@ -25,8 +25,8 @@ rule finetune:
         runtime=720,
     params:
         code=stage_digest("finetune"),
-        encoder=f"{RESULTS}/pretrain",
-        model=f"{RESULTS}/finetune",
+        encoder=input_folder("encoder"),
+        model=output_folder,
         checkpoints=f"{RESULTS}/checkpoints/finetune",
     shell:
         "tabatlas finetune --encoder {params.encoder:q} --pack {input.pack:q}"

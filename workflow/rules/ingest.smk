@@ -21,7 +21,7 @@ rule register:
         runtime=60,
     params:
         code=stage_digest("ingest"),
-        store=f"{RESULTS}/ingest/soma",
+        store=soma_folder,
     shell:
         "tabatlas ingest register --sources {input.sources:q} --facts {input.facts:q}"
         " --settings {input.settings:q} --store {params.store:q} --registry {output.registry:q}"

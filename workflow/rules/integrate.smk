@@ -25,8 +25,8 @@ rule integrate:
         runtime=720,
     params:
         code=stage_digest("integrate"),
-        encoder=f"{RESULTS}/pretrain",
-        model=f"{RESULTS}/integrate",
+        encoder=input_folder("encoder"),
+        model=output_folder,
         checkpoints=f"{RESULTS}/checkpoints/integrate",
     shell:
         "tabatlas integrate --encoder {params.encoder:q} --pack {input.pack:q}"

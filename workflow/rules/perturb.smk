@@ -53,8 +53,8 @@ rule perturb:
         runtime=240,
     params:
         code=stage_digest("perturb"),
-        encoder=f"{RESULTS}/pretrain",
-        model=f"{RESULTS}/perturb",
+        encoder=input_folder("encoder"),
+        model=output_folder,
     shell:
         "tabatlas perturb predict --encoder {params.encoder:q} --pack {input.pack:q}"
         " --manifest {input.manifest:q} --split {input.split:q}"

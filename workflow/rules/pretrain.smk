@@ -22,7 +22,7 @@ rule pretrain:
         runtime=1440,
     params:
         code=stage_digest("pretrain"),
-        model=f"{RESULTS}/pretrain",
+        model=output_folder,
         checkpoints=f"{RESULTS}/checkpoints/pretrain",
     shell:
         "tabatlas pretrain --pack {input.pack:q} --settings {input.settings:q}"
