@@ -22,8 +22,8 @@ rule replicate:
         runtime=720,
     params:
         code=stage_digest("explain"),
-        encoder=f"{RESULTS}/pretrain",
-        model=f"{RESULTS}/explain/replicates/{{seed}}",
+        encoder=input_folder("encoder"),
+        model=output_folder,
         checkpoints=f"{RESULTS}/checkpoints/explain",
     shell:
         "tabatlas explain replicate --seed {wildcards.seed:q} --encoder {params.encoder:q}"
@@ -63,10 +63,8 @@ rule explain:
         runtime=240,
     params:
         code=stage_digest("explain"),
-        classifier=f"{RESULTS}/finetune",
-        replicates=expand(
-            f"{RESULTS}/explain/replicates/{{seed}}", seed=REPLICATE_SEEDS
-        ),
+        classifier=input_folder("classifier"),
+        replicates=replicate_folders,
     shell:
         "tabatlas explain attribute --classifier {params.classifier:q}"
         " --replicates {params.replicates:q} --pack {input.pack:q} --manifest {input.manifest:q}"
