@@ -260,6 +260,7 @@ def make_explanation(types: dict[str, str]) -> dict[str, Any]:
     stability = {
         "jaccard": 0.41,
         "jaccard_chance": 0.005,
+        "jaccard_bound": 0.053,
         "jaccard_other_types": 0.06,
         "spearman": 0.62,
         "spearman_chance": 0.044,
@@ -271,7 +272,10 @@ def make_explanation(types: dict[str, str]) -> dict[str, Any]:
         "n_top": 20,
         "min_stability": 0.1,
         "accuracy": [0.917, 0.894, 0.896],
+        "covariates": {},
+        "shared_genes": [],
         "selection": {
+            "n_measured": 2000.0,
             "n_selected": 1275.2,
             "n_expressed": 627.4,
             "steps": [{"n_selected": 888.8, "n_expressed": 436.0}] * 2,
@@ -300,7 +304,9 @@ def make_explanation(types: dict[str, str]) -> dict[str, Any]:
         "deletion": {
             "bootstrap_unit": "donors",
             "n_draws": 5,
-            "curve": [{"n_hidden": n} | make_deletion(n) for n in (1, 2, 5, 10, 20, 50)],
+            "curve": [
+                {"n_hidden": n, "mean_hidden": n} | make_deletion(n) for n in (1, 2, 5, 10, 20, 50)
+            ],
             "mean": make_deletion(15),
             "mean_expression": {"tabnet": 1.24, "control": 1.25},
         },

@@ -17,7 +17,7 @@ class ExplainSettings(StageSettings):
         description="Classifiers trained again with other seeds, besides the one of `finetune`.",
     )
     cells_per_type: int = Field(
-        100, ge=1, description="Labelled test cells explained per cell type, at most."
+        100, ge=1, description="Labeled test cells explained per cell type, at most."
     )
     n_top: int = Field(20, ge=1, description="Genes of a type that are compared between seeds.")
     min_stability: float = Field(

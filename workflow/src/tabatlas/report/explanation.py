@@ -91,8 +91,6 @@ def judge_deletion(mean: Table) -> Iterator[tuple[str, str]]:
 
 def judge_selection(selection: Table) -> Iterator[tuple[str, str]]:
     """Whether masks select at all, by the share of a cell's measured genes."""
-    if "n_measured" not in selection:  # scores of an earlier version
-        return
     share = selection["n_selected"] / max(selection["n_measured"], 1)
     silent = 1 - selection["n_expressed"] / max(selection["n_selected"], 1)
     values = (
