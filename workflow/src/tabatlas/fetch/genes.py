@@ -5,14 +5,13 @@ import pandas as pd
 
 from tabatlas import names
 from tabatlas.errors import GeneMismatchError, InputError
-from tabatlas.fetch.settings import DatasetRow
 from tabatlas.genes import TABLES, GeneMapping, load_gene_table, map_names
 
 GENE_EXPRESSION = "gene expression"
 INDEX = "index"
 
 
-def find_expression(var: pd.DataFrame, row: DatasetRow) -> np.ndarray:
+def find_expression(var: pd.DataFrame, place: str) -> np.ndarray:
     """Which features are genes: all, unless 10x's `feature_types` says otherwise (g,) bool."""
     if names.FEATURE_TYPES not in var:
         return np.ones(len(var), dtype=bool)
@@ -20,29 +19,33 @@ def find_expression(var: pd.DataFrame, row: DatasetRow) -> np.ndarray:
     expressed = types.str.lower().eq(GENE_EXPRESSION).to_numpy()
     if not expressed.any():
         raise InputError(
-            f"{row.dataset_id}: no feature is of the type `Gene Expression`; `feature_types` of "
+            f"{place}: no feature is of the type `Gene Expression`; `feature_types` of "
             f"var says {', '.join(sorted(set(types))[:5])}. Give the file with the genes."
         )
     return expressed
 
 
-def map_genes(var: pd.DataFrame, row: DatasetRow, least: float) -> tuple[pd.DataFrame, GeneMapping]:
+def map_genes(
+    var: pd.DataFrame, place: str, organism: str, gene_id: str | None, least: float
+) -> tuple[pd.DataFrame, GeneMapping]:
     """The var table of a source h5ad, and how its genes were found.
+
+    `gene_id` names the column of var, or is None to look for it.
 
     Raises `GeneMismatchError` where fewer than the share `least` of the genes are known.
     """
-    columns = choose_columns(var, row)
-    mapping = best_mapping(columns, row.organism)
+    columns = choose_columns(var, place, gene_id)
+    mapping = best_mapping(columns, organism)
     if mapping.n_mapped < max(1, least * len(var)):
         found = {other: best_mapping(columns, other).n_mapped for other in TABLES}
         first = ", ".join(map(str, var.index[:3]))
         raise GeneMismatchError(
-            f"{row.dataset_id}: only {mapping.n_mapped} of {len(var)} genes (first: {first}) are "
-            f"genes of {row.organism}; the tables know "
+            f"{place}: only {mapping.n_mapped} of {len(var)} genes (first: {first}) are "
+            f"genes of {organism}; the tables know "
             f"{', '.join(f'{n} of {other}' for other, n in found.items())}. "
             "Check `gene_id` and `organism` of the dataset."
         )
-    known = load_gene_table(row.organism).reindex(mapping.feature_id)
+    known = load_gene_table(organism).reindex(mapping.feature_id)
     own = var.index.astype(str).to_numpy()
     unmapped = mapping.feature_id == ""
     described = pd.DataFrame(
@@ -56,19 +59,21 @@ def map_genes(var: pd.DataFrame, row: DatasetRow, least: float) -> tuple[pd.Data
     return described, mapping
 
 
-def choose_columns(var: pd.DataFrame, row: DatasetRow) -> list[pd.Index | pd.Series]:
-    """Where gene names may stand: in the column that the row names, else in any with text."""
-    if row.gene_id == INDEX:
+def choose_columns(
+    var: pd.DataFrame, place: str, gene_id: str | None
+) -> list[pd.Index | pd.Series]:
+    """Where gene names may stand: in the column `gene_id`, else in any with text."""
+    if gene_id == INDEX:
         return [var.index]
-    if row.gene_id is None:
+    if gene_id is None:
         text = [name for name in var if not pd.api.types.is_numeric_dtype(var[name].dtype)]
         return [var.index, *(var[name] for name in text)]
-    if row.gene_id not in var:
+    if gene_id not in var:
         raise InputError(
-            f"{row.dataset_id}: `gene_id: {row.gene_id}` is no column of var; it has "
+            f"{place}: `gene_id: {gene_id}` is no column of var; it has "
             f"{', '.join(map(str, var.columns)) or 'none'}. The names themselves are `{INDEX}`."
         )
-    return [var[row.gene_id]]
+    return [var[gene_id]]
 
 
 def best_mapping(columns: list[pd.Index | pd.Series], organism: str) -> GeneMapping:

@@ -30,8 +30,10 @@ def standardize_file(
         frame = "raw/var" if place == "raw/X" else "var"
         obs, var = read_elem(file["obs"]), read_elem(file[frame])
         counts = read_matrix(file, place, len(var))
-    expressed = find_expression(var, row)
-    genes, mapping = map_genes(var[expressed], row, settings.min_mapped_genes)
+    expressed = find_expression(var, row.dataset_id)
+    genes, mapping = map_genes(
+        var[expressed], row.dataset_id, row.organism, row.gene_id, settings.min_mapped_genes
+    )
     cells = standardize_cells(obs, row, settings)
     counts = counts if expressed.all() else counts[:, expressed]
     adata = ad.AnnData(X=counts, obs=cells, var=genes, uns={names.ORGANISM: row.organism})

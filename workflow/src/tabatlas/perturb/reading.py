@@ -49,7 +49,6 @@ def standardize_screen(
 
     Raises `InputError` and its kinds for all that makes it unusable.
     """
-    dataset = row.to_dataset()
     with open_h5ad(path, row.path) as file:
         n_cells, n_genes = index_length(file["obs"]), index_length(file["var"])
         if not (n_cells and n_genes):
@@ -57,8 +56,14 @@ def standardize_screen(
         place, kind = find_values(file, row.values)
         obs, var = read_elem(file["obs"]), read_elem(file["raw/var" if place == "raw/X" else "var"])
         matrix = read_matrix(file, place, len(var))
-        expressed = np.flatnonzero(find_expression(var, dataset))
-        genes, mapping = map_genes(var.iloc[expressed], dataset, settings.min_mapped_genes)
+        expressed = np.flatnonzero(find_expression(var, row.dataset_id))
+        genes, mapping = map_genes(
+            var.iloc[expressed],
+            row.dataset_id,
+            row.organism,
+            row.gene_id,
+            settings.min_mapped_genes,
+        )
         cells = describe_cells(obs, row, settings)
     # Logarithms cannot be added up: of several names of one gene the first is kept.
     feature_ids = genes[names.FEATURE_ID]
