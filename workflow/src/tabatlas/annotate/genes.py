@@ -1,0 +1,71 @@
+"""Which of a model's genes a query measured, by whatever names it uses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from tabatlas.errors import GeneMismatchError
+from tabatlas.fetch.genes import best_mapping, choose_columns, find_expression
+from tabatlas.genes import TABLES
+from tabatlas.stream.query import QueryGenes
+
+
+@dataclass(frozen=True)
+class ModelGenes:
+    """Genes of a model (g,) and of the atlas that it was trained on, as Ensembl ids."""
+
+    organism: str
+    own: pd.Index
+    atlas: pd.Index
+
+
+@dataclass(frozen=True)
+class GeneMatch:
+    """A query's genes on a model's; `kind` is "ensembl" or "symbol"."""
+
+    genes: QueryGenes
+    kind: str
+    n_found: int
+    n_genes: int
+
+    @property
+    def share(self) -> float:
+        """Share of the model's genes that the query measured."""
+        return self.n_found / self.n_genes
+
+
+def match_genes(var: pd.DataFrame, model: ModelGenes, least: float, place: str) -> GeneMatch:
+    """Find a model's genes among those of a query.
+
+    Raises `GeneMismatchError` for genes of another organism, and where fewer than the share
+    `least` of the model's genes are there: labels would come from the few others.
+    """
+    expressed = find_expression(var, place)
+    columns = choose_columns(var[expressed], place, None)
+    mapping = best_mapping(columns, model.organism)
+    first = ", ".join(map(str, var.index[:3]))
+    for other in TABLES.keys() - {model.organism}:
+        n_other = best_mapping(columns, other).n_mapped
+        if n_other > mapping.n_mapped:
+            raise GeneMismatchError(
+                f"{place}: its genes (first: {first}) are those of {other} ({n_other} known) "
+                f"rather than of {model.organism} ({mapping.n_mapped} known), of which the model "
+                "is. Use a model of that organism."
+            )
+    feature_id = np.full(len(var), "", dtype=object)
+    feature_id[expressed] = mapping.feature_id
+    column = model.own.get_indexer(feature_id)
+    known = np.flatnonzero(column >= 0)
+    entries = (np.ones(len(known), dtype=np.float32), (known, column[known]))
+    selection = sp.csr_matrix(entries, shape=(len(var), len(model.own)))
+    genes = QueryGenes(selection, pd.Index(feature_id).isin(model.atlas))
+    match = GeneMatch(genes, mapping.kind, int(genes.found.sum()), len(model.own))
+    if match.share < max(least, 1 / match.n_genes):
+        raise GeneMismatchError(
+            f"{place}: only {match.n_found} of the model's {match.n_genes} genes are there (first "
+            f"of the query: {first}); at least {least:.0%} are wanted (--min-genes). Give all "
+            "measured genes, by Ensembl id or symbol, not a selection."
+        )
+    return match
