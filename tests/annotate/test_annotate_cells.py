@@ -206,8 +206,12 @@ def as_mouse(adata):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (as_mouse, GeneMismatchError, "are those of Mus musculus .60 known. rather than of Homo"),
-        (rename, GeneMismatchError, "only 0 of the model's 60 genes"),
+        (as_mouse, GeneMismatchError, r"are those of Mus musculus \(60 known\) and not of Homo"),
+        (
+            rename,
+            GeneMismatchError,
+            "only 0 of 60 genes .first: gene0, gene1, gene2. are genes of Homo sapiens",
+        ),
         (lambda adata: adata[:, :5].copy(), GeneMismatchError, "only 5 of the model's 60 genes"),
         (lambda adata: adata[:0].copy(), InputError, "holds no cells"),
         (halve, CountsError, "no raw counts: X holds fract"),

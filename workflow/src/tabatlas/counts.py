@@ -8,11 +8,13 @@ from typing import Any
 import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata._io.specs.registry import IORegistryError  # anndata exports it nowhere
 from anndata.io import read_elem
 
-from tabatlas.errors import CountsError, InputError, TabatlasError
+from tabatlas.errors import CountsError, InputError, TabatlasError, show, show_some
+from tabatlas.formats import recognize_file, recognize_hdf5
 from tabatlas.provenance import atomic_path
 
 TARGET_SUM = 1e4
@@ -64,11 +66,20 @@ def open_hdf5(path: Path, source: str | None = None, mode: str = "r") -> Iterato
         named = str(error).startswith(place)
         raise error if named else type(error)(f"{place}: {error}") from None
     except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(
-            f"{place}: not a readable h5ad ({reason}). It is truncated, damaged or of another "
-            "format; fetch it again."
-        ) from error
+        raise explain_damage(path, place, error) from error
+
+
+def explain_damage(path: Path, place: str, error: Exception) -> InputError:
+    """The error that a library's own one means: another format, else damage and its place."""
+    known = "" if h5py.is_hdf5(path) else recognize_file(path)
+    if known:
+        return InputError(f"{place}: not an h5ad but {known}")
+    notes = getattr(error, "__notes__", [])  # anndata's: the array that it was reading
+    reason = " ".join(" ".join([str(error) or type(error).__name__, *notes]).split())
+    return InputError(
+        f"{place}: not a readable h5ad ({reason[:300]}). It is truncated, damaged or of another "
+        "format; fetch it again."
+    )
 
 
 def check_group(group: h5py.Group) -> None:
@@ -104,7 +115,10 @@ def check_dataset(dataset: h5py.Dataset) -> None:
 
 
 def check_frames(file: h5py.File) -> None:
-    """Refuse a file without obs and var, and one that anndata wrote before 0.7."""
+    """Refuse another format, a file without obs and var, and one of anndata before 0.7."""
+    other = recognize_hdf5(file)
+    if other:
+        raise InputError(f"it is {other}")
     for name in ("obs", "var"):
         if name not in file:
             raise InputError(f"no `{name}` in it, so it is no h5ad. Check the path.")
@@ -132,7 +146,7 @@ def find_counts(file: Mapping[str, Any], wanted: str | None) -> str:
     if wanted is not None:
         place = wanted if wanted in ("X", "raw/X") else f"layers/{wanted.removeprefix('layers/')}"
         if place not in file:
-            raise CountsError(f"`{wanted}` is not in the file; it has {list_places(file)}.")
+            raise CountsError(f"`{show(wanted)}` is not in the file; it has {list_places(file)}.")
         candidates = [place]
     else:
         named = [f"layers/{name}" for name in COUNT_LAYERS]
@@ -163,11 +177,16 @@ def list_matrices(adata: ad.AnnData) -> dict[str, Any]:
 def list_places(file: Mapping[str, Any]) -> str:
     """The matrices of an h5ad, as text."""
     layers = [f"layers/{name}" for name in file.get("layers", {})]
-    return ", ".join([place for place in ("X", "raw/X") if place in file] + layers) or "no matrix"
+    places = [place for place in ("X", "raw/X") if place in file] + layers
+    return show_some(places) if places else "no matrix"
 
 
 def judge_values(matrix: Stored) -> str:
     """What keeps a stored matrix from being raw counts, or "" if nothing does."""
+    if (isinstance(matrix, h5py.Group) and "data" not in matrix) or (
+        isinstance(matrix, h5py.Dataset) and matrix.ndim != 2
+    ):
+        return "is no matrix"
     empty = True
     for values in iterate_values(matrix):
         problem = judge_block(values)
@@ -201,7 +220,7 @@ def judge_block(values: np.ndarray) -> str:
     if fractional.size:
         kind = "log-normalised" if values.max() < 20 else "normalised"
         return f"holds fractions ({fractional[0]:.4g}); it looks {kind}"
-    if values.size and values.max() > MAX_COUNT:
+    if values.size and float(values.max()) > MAX_COUNT:
         return f"holds {values.max()}, above {MAX_COUNT}, the largest count that stays exact"
     return ""
 
@@ -301,6 +320,14 @@ def find_damage(stored: h5py.Group, n_major: int, n_minor: int) -> str:
         if block.min() < 0 or block.max() >= n_minor:
             return f"it holds an index beyond its {n_minor} columns or rows"
     return ""
+
+
+def read_frame(file: h5py.File, name: str) -> pd.DataFrame:
+    """Read obs or a var. Raises `InputError` where two columns have one name."""
+    frame = read_elem(file[name])
+    for column in frame.columns[frame.columns.duplicated()][:1]:
+        raise InputError(f"`{name}` has the column `{show(column)}` twice. Keep one of them.")
+    return frame
 
 
 def index_length(frame: h5py.Group) -> int:

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from tabatlas.errors import GeneMismatchError
+from tabatlas.errors import GeneMismatchError, show_some
 from tabatlas.fetch.genes import best_mapping, choose_columns, find_expression
-from tabatlas.genes import TABLES
+from tabatlas.fetch.mismatch import explain_mismatch, refuse_two_organisms
+from tabatlas.genes import TABLES, GeneMapping
 from tabatlas.stream.query import QueryGenes
 
 
@@ -44,16 +45,9 @@ def match_genes(var: pd.DataFrame, model: ModelGenes, least: float, place: str) 
     """
     expressed = find_expression(var, place)
     columns = choose_columns(var[expressed], place, None)
-    mapping = best_mapping(columns, model.organism)
-    first = ", ".join(map(str, var.index[:3]))
-    for other in TABLES.keys() - {model.organism}:
-        n_other = best_mapping(columns, other).n_mapped
-        if n_other > mapping.n_mapped:
-            raise GeneMismatchError(
-                f"{place}: its genes (first: {first}) are those of {other} ({n_other} known) "
-                f"rather than of {model.organism} ({mapping.n_mapped} known), of which the model "
-                "is. Use a model of that organism."
-            )
+    column, mapping = best_mapping(columns, model.organism)
+    refuse_two_organisms(column, mapping, place, model.organism)
+    refuse_other_organism(columns, mapping, place, model.organism)
     feature_id = np.full(len(var), "", dtype=object)
     feature_id[expressed] = mapping.feature_id
     column = model.own.get_indexer(feature_id)
@@ -63,9 +57,37 @@ def match_genes(var: pd.DataFrame, model: ModelGenes, least: float, place: str) 
     genes = QueryGenes(selection, pd.Index(feature_id).isin(model.atlas))
     match = GeneMatch(genes, mapping.kind, int(genes.found.sum()), len(model.own))
     if match.share < max(least, 1 / match.n_genes):
-        raise GeneMismatchError(
-            f"{place}: only {match.n_found} of the model's {match.n_genes} genes are there (first "
-            f"of the query: {first}); at least {least:.0%} are wanted (--min-genes). Give all "
-            "measured genes, by Ensembl id or symbol, not a selection."
-        )
+        raise explain_few(match, column, mapping, least, place, model.organism)
     return match
+
+
+def refuse_other_organism(
+    columns: list[pd.Index | pd.Series], mapping: GeneMapping, place: str, organism: str
+) -> None:
+    """Raise `GeneMismatchError` where more names are genes of another organism."""
+    for other in TABLES.keys() - {organism}:
+        column, found = best_mapping(columns, other)
+        if found.n_mapped > mapping.n_mapped:
+            raise GeneMismatchError(
+                f"{place}: its genes (first: {show_some(column[:3])}) are those of {other} "
+                f"({found.n_mapped} known) and not of {organism} ({mapping.n_mapped} known), as "
+                "the model's. Use a model of that organism."
+            )
+
+
+def explain_few(
+    match: GeneMatch,
+    column: list[str],
+    mapping: GeneMapping,
+    least: float,
+    place: str,
+    organism: str,
+) -> GeneMismatchError:
+    """The error about a query that lacks the model's genes: for its names, or for itself."""
+    if mapping.n_mapped < len(column) / 2:
+        step = f"Give Ensembl ids or symbols of {organism}."
+        return explain_mismatch(column, place, organism, step)
+    return GeneMismatchError(
+        f"{place}: only {match.n_found} of the model's {match.n_genes} genes are there; at least "
+        f"{least:.0%} are wanted (--min-genes). Give all measured genes, not a selection."
+    )

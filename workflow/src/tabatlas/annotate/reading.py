@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import read_elem
 
-from tabatlas.counts import check_size, check_structure, find_counts, iterate_rows, open_h5ad
+from tabatlas.counts import (
+    check_size,
+    check_structure,
+    find_counts,
+    iterate_rows,
+    open_h5ad,
+    read_frame,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ def read_query(
     with open_h5ad(path, source) as file:
         n_cells, _ = check_size(file)
         place = find_counts(file, layer)
-        var = read_elem(file["raw/var" if place == "raw/X" else "var"])
+        var = read_frame(file, "raw/var" if place == "raw/X" else "var")
         check_structure(file, place, len(var))
         yield QueryHead(n_cells, place, var)
         yield from iterate_rows(file[place], n_rows)

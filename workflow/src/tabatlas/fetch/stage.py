@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tabatlas.counts import write_h5ad
+from tabatlas.errors import show_some
 from tabatlas.fetch.download import download_file, verify_file
 from tabatlas.fetch.isolate import allow_seconds, call_isolated
 from tabatlas.fetch.settings import DatasetRow, FetchSettings
@@ -75,5 +76,5 @@ def log_findings(found: dict[str, Any]) -> None:
             "%s: labels without a Cell Ontology term keep their own name: %s "
             "(map them in fetch.cell_types)",
             found["dataset_id"],
-            ", ".join(found["unmapped_labels"]),
+            show_some(found["unmapped_labels"]),
         )

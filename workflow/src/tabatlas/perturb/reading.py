@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import read_elem
 
 from tabatlas import names
 from tabatlas.counts import (
@@ -19,6 +18,7 @@ from tabatlas.counts import (
     list_places,
     log1p_cp10k,
     open_h5ad,
+    read_frame,
     read_matrix,
     write_h5ad,
 )
@@ -52,7 +52,8 @@ def standardize_screen(
     with open_h5ad(path, row.path) as file:
         check_size(file)
         place, kind = find_values(file, row.values)
-        obs, var = read_elem(file["obs"]), read_elem(file["raw/var" if place == "raw/X" else "var"])
+        obs = read_frame(file, "obs")
+        var = read_frame(file, "raw/var" if place == "raw/X" else "var")
         matrix = read_matrix(file, place, len(var))
         expressed = np.flatnonzero(find_expression(var, row.dataset_id))
         genes, mapping = map_genes(
