@@ -50,15 +50,20 @@ def match_genes(var: pd.DataFrame, model: ModelGenes, least: float, place: str) 
     refuse_other_organism(columns, mapping, place, model.organism)
     feature_id = np.full(len(var), "", dtype=object)
     feature_id[expressed] = mapping.feature_id
-    column = model.own.get_indexer(feature_id)
-    known = np.flatnonzero(column >= 0)
-    entries = (np.ones(len(known), dtype=np.float32), (known, column[known]))
-    selection = sp.csr_matrix(entries, shape=(len(var), len(model.own)))
-    genes = QueryGenes(selection, pd.Index(feature_id).isin(model.atlas))
+    genes = select_genes(feature_id, model)
     match = GeneMatch(genes, mapping.kind, int(genes.found.sum()), len(model.own))
     if match.share < max(least, 1 / match.n_genes):
         raise explain_few(match, column, mapping, least, place, model.organism)
     return match
+
+
+def select_genes(feature_id: np.ndarray, model: ModelGenes) -> QueryGenes:
+    """How genes with these ids (f,), "" where unknown, lie on a model's."""
+    place_f = model.own.get_indexer(feature_id)
+    known = np.flatnonzero(place_f >= 0)
+    entries = (np.ones(len(known), dtype=np.float32), (known, place_f[known]))
+    selection = sp.csr_matrix(entries, shape=(len(feature_id), len(model.own)))
+    return QueryGenes(selection, pd.Index(feature_id).isin(model.atlas))
 
 
 def refuse_other_organism(
