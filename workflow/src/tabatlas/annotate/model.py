@@ -30,7 +30,7 @@ from tabatlas.train.predict import predict
 
 logger = logging.getLogger(__name__)
 
-MIN_GENES = 0.1  # own choice; missing genes are no zeros, so that few of them can be enough
+MIN_GENES = 0.05  # own choice; missing genes are no zeros, so that few of them can be enough
 N_ROWS = 512  # cells at once
 MANY = 100_000  # cells between two words about the progress
 
