@@ -118,7 +118,7 @@ def check_frames(file: h5py.File) -> None:
     """Refuse another format, a file without obs and var, and one of anndata before 0.7."""
     other = recognize_hdf5(file)
     if other:
-        raise InputError(f"it is {other}")
+        raise InputError(f"not an h5ad but {other}")
     for name in ("obs", "var"):
         if name not in file:
             raise InputError(f"no `{name}` in it, so it is no h5ad. Check the path.")
@@ -323,10 +323,12 @@ def find_damage(stored: h5py.Group, n_major: int, n_minor: int) -> str:
 
 
 def read_frame(file: h5py.File, name: str) -> pd.DataFrame:
-    """Read obs or a var. Raises `InputError` where two columns have one name."""
+    """Read obs or a var. Raises `InputError` where its columns are no plain ones."""
     frame = read_elem(file[name])
     for column in frame.columns[frame.columns.duplicated()][:1]:
         raise InputError(f"`{name}` has the column `{show(column)}` twice. Keep one of them.")
+    for column in [one for one in frame if frame.dtypes[one].kind == "V"][:1]:
+        raise InputError(f"column `{show(column)}` of `{name}` holds records. Split it up.")
     return frame
 
 

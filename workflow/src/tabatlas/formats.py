@@ -4,19 +4,17 @@ from pathlib import Path
 
 import h5py
 
-TEN_X_FOLDER = (
-    "a folder of a 10x matrix. Convert it: `scanpy.read_10x_mtx(folder).write_h5ad(new)`."
-)
+TEN_X = "`scanpy.read_10x_mtx(folder).write_h5ad(new)`."
 # What lies in a folder → what the folder is.
 FOLDERS = (
     (".zgroup", "a zarr store. Convert it: `anndata.io.read_zarr(old).write_h5ad(new)`."),
     ("zarr.json", "a zarr store. Convert it: `anndata.io.read_zarr(old).write_h5ad(new)`."),
-    ("matrix.mtx", TEN_X_FOLDER),
-    ("matrix.mtx.gz", TEN_X_FOLDER),
+    ("matrix.mtx", f"a folder of a 10x matrix. Convert it: {TEN_X}"),
+    ("matrix.mtx.gz", f"a folder of a 10x matrix. Convert it: {TEN_X}"),
 )
 # Endings of names, before signatures: most of these files are compressed as well.
 ENDINGS = (
-    ((".mtx", ".mtx.gz"), f"one file of several: give {TEN_X_FOLDER}"),
+    ((".mtx", ".mtx.gz"), f"one of the three files of a 10x matrix. Convert their folder: {TEN_X}"),
     (
         (".rds", ".rdata", ".rda"),
         "a file of R. Convert it there: `zellkonverter::writeH5AD(sce, new)`, a Seurat object by "
@@ -34,14 +32,14 @@ SIGNATURES = (
     (b"\xfd7zXZ", "compressed by xz. Unpack it: `unxz`."),
     (b"\x28\xb5\x2f\xfd", "compressed by zstd. Unpack it: `unzstd`."),
     (b"version https://git-lfs", "a pointer of Git LFS. Get the file: `git lfs pull`."),
-    (b"<", "a web page, not data. Download the file itself; it may need a login."),
+    (b"<", "a web page. Download the file itself; it may need a login."),
 )
 # Groups that only this kind of HDF5 file has → what it is.
 GROUPS = (
     ("mod", 'a MuData file. Give its RNA: `mudata.read(old)["rna"].write_h5ad(new)`.'),
     (
         "matrix/barcodes",
-        "a 10x file, not an h5ad. Convert it: `scanpy.read_10x_h5(old).write_h5ad(new)`.",
+        "a 10x file. Convert it: `scanpy.read_10x_h5(old).write_h5ad(new)`.",
     ),
     ("row_attrs", "a loom file. Convert it: `anndata.io.read_loom(old).write_h5ad(new)`."),
     (
@@ -57,7 +55,7 @@ def describe_folder(folder: Path) -> str:
     for name, meaning in FOLDERS:
         if (folder / name).exists():
             return meaning
-    return "a folder, not a file. Name the h5ad in it."
+    return "a folder. Name the h5ad in it."
 
 
 def recognize_file(path: Path) -> str:

@@ -63,8 +63,6 @@ def read_text(obs: pd.DataFrame, column: str) -> np.ndarray:
     if column not in obs:
         return np.full(len(obs), names.UNKNOWN, dtype=object)
     values = obs[column]
-    if values.dtype.kind == "V":
-        raise InputError(f"column `{show(column)}` of obs holds records, no values. Split it up.")
     if pd.api.types.is_float_dtype(values.dtype):
         values = values.convert_dtypes()  # whole numbers that stand beside NaN: 1, not 1.0
     text = values.astype(object).where(values.notna(), names.UNKNOWN).astype(str)
