@@ -27,3 +27,25 @@ class FinetuneSettings(TrainingSettings):
     min_class_cells: int = Field(
         5, ge=1, description="Training cells that a class needs; smaller ones are left out."
     )
+    ambient_share: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of ambient molecules that any droplet may hold when a cell is asked "
+        "whether its counts speak for its type (Young & Behjati 2020: 2 to 50 %, often 10 %).",
+    )
+    lost_share: float = Field(
+        0.01,
+        ge=0,
+        lt=0.5,
+        description="Share of validation cells that may be called unknown: the least typicality "
+        "is the quantile that loses them (own choice).",
+    )
+    kept_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of validation cells that must keep their label when they are thinned "
+        "to `min_counts` molecules; cells with fewer are of low quality. At half, the label of a "
+        "poorer cell is more likely than not another one than at full depth (own choice).",
+    )

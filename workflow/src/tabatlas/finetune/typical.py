@@ -89,6 +89,14 @@ class Typicality:
         status_n = np.where(typicality_n < self.min_typicality, names.UNKNOWN, names.ASSIGNED)
         return np.where(counts_n < self.min_counts, names.LOW_QUALITY, status_n).astype(object)
 
+    def trust(self, probability_n: np.ndarray, typicality_n: np.ndarray) -> np.ndarray:
+        """Confidence (n,): the label's calibrated probability, less where a cell is not typical.
+
+        Below `min_typicality` it falls to 0, where the ambient explains the cell as well.
+        """
+        least = max(self.min_typicality, LEAST_NATS)
+        return probability_n * np.clip(typicality_n / least, 0, 1)
+
 
 def scale_rows(weight_ng: Tensor) -> Tensor:
     """Rows that sum to 1; a row of zeros stays so."""
