@@ -35,7 +35,7 @@ def test_a_bundle_holds_the_weights_of_every_stage(atlas, models, tmp_path):
     folder, _ = make_bundle(atlas, models, tmp_path)
     found = read_model(folder)
     # The small atlas has no screen, and so no head of perturbations.
-    parts = {"encoder", "decoder", "classifier", "embedding"}
+    parts = {"encoder", "decoder", "classifier", "typical", "embedding"}
     assert {name.split("/")[0] for name in found.tensors} == parts
     about = read_json(folder / "embedding.json")
     embedder = restore_embedder(Model(about, found.genes, found.tensors))

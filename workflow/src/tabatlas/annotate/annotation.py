@@ -10,7 +10,7 @@ from tabatlas import names
 
 PREFIX = "tabatlas"
 EMBEDDING = f"X_{PREFIX}"
-ASSIGNED, UNKNOWN, LOW_QUALITY = STATUSES = ("assigned", names.UNKNOWN, "low_quality")
+STATUSES = (names.ASSIGNED, names.UNKNOWN, names.LOW_QUALITY)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Annotation:
     def describe(self, types: Sequence[CellType]) -> dict[str, pd.Categorical | np.ndarray]:
         """The columns of obs. A cell that is not assigned has the label `unknown`."""
         labels, terms = [one.label for one in types], [one.ontology_term_id for one in types]
-        given_n = np.where(self.status_n == STATUSES.index(ASSIGNED), self.class_n, len(types))
+        given_n = np.where(
+            self.status_n == STATUSES.index(names.ASSIGNED), self.class_n, len(types)
+        )
         return {
             f"{PREFIX}_label": categorize(given_n, [*labels, names.UNKNOWN]),
             f"{PREFIX}_ontology_term_id": categorize(given_n, [*terms, names.UNKNOWN]),

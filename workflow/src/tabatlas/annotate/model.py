@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from tabatlas import names
-from tabatlas.annotate.annotation import EMBEDDING, PREFIX, Annotation, CellType
+from tabatlas.annotate.annotation import EMBEDDING, PREFIX, STATUSES, Annotation, CellType
 from tabatlas.annotate.genes import GeneMatch, ModelGenes, match_genes
 from tabatlas.bundle.verify import ATLAS_GENES, Bundle, verify_bundle
 from tabatlas.counts import find_counts, iterate_rows, list_matrices
 from tabatlas.errors import InputError, ModelError
 from tabatlas.finetune.calibrate import calibrate
+from tabatlas.finetune.typical import Typicality, count_molecules
 from tabatlas.integrate.model import restore_embedder
 from tabatlas.stream.query import QuerySource
 from tabatlas.tables import read_table
@@ -50,7 +50,8 @@ class Model:
         self.covariates = weights.covariates
         self.genes = read_genes(weights, bundle)
         self.types = read_types(bundle)
-        self.temperature: float = bundle.read("calibration.json")["temperature"]
+        self.calibration = bundle.read("calibration.json")
+        self.typical = Typicality.read(weights.tensors, self.calibration).to(device)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Self:
@@ -108,7 +109,7 @@ class Model:
         found = Annotation.allocate(n_cells, self.embedder.mean.out_features)
         done = 0
         for minibatch, outputs in predict(self.forward, source.iterate(), presence_mg):
-            found.fill(done, self.judge(minibatch.total_n, *outputs))
+            found.fill(done, self.judge(count_molecules(minibatch), *outputs))
             done += len(minibatch)
             if done // MANY > (done - len(minibatch)) // MANY:
                 logger.info("%d of %d cells", done, n_cells)
@@ -117,19 +118,27 @@ class Model:
 
     def forward(
         self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (n, c) and places in the embedding (n, z)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (n, c), typicality for the likeliest type (n,), places in the embedding (n, z)."""
         logits_nc, _ = self.classifier(x_ng, missing_ng, covariates)
-        return logits_nc, self.embedder(x_ng, missing_ng)[0]
+        typicality_n = self.typical.measure(x_ng, missing_ng, logits_nc)
+        return logits_nc, typicality_n, self.embedder(x_ng, missing_ng)[0]
 
-    def judge(self, total_n: Tensor, logits_nc: Tensor, place_nz: Tensor) -> Annotation:
+    def judge(
+        self, counts_n: Tensor, logits_nc: Tensor, typicality_n: Tensor, place_nz: Tensor
+    ) -> Annotation:
         """Class, confidence and status of the cells of a minibatch."""
-        probability_nc = calibrate(logits_nc.float().cpu().numpy(), self.temperature)
+        counts_n, logits_nc, typicality_n, place_nz = (
+            values.cpu().numpy()
+            for values in (counts_n, logits_nc.float(), typicality_n, place_nz.float())
+        )
+        probability_nc = calibrate(logits_nc, self.calibration["temperature"])
+        status_n = self.typical.judge(typicality_n, counts_n)
         return Annotation(
             probability_nc.argmax(axis=1),
-            probability_nc.max(axis=1),
-            np.where(total_n.cpu().numpy() > 0, 0, 2),
-            place_nz.float().cpu().numpy(),
+            self.typical.trust(probability_nc.max(axis=1), typicality_n),
+            pd.Categorical(status_n, STATUSES).codes,
+            place_nz,
         )
 
     def describe(self, match: GeneMatch, place: str) -> dict[str, Any]:
@@ -141,7 +150,7 @@ class Model:
             "gene_ids": match.kind,
             "n_genes": match.n_genes,
             "n_genes_found": match.n_found,
-            "temperature": self.temperature,
+            **self.calibration,
         }
 
 
