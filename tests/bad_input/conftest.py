@@ -4,18 +4,18 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from desk import Run
 
 from tabatlas import cli
 from tabatlas.fetch import isolate
 
 ROOT = Path(__file__).parents[2]
-Run = Callable[[list[str], Path], tuple[int, str]]
 
 
 @pytest.fixture(scope="session")

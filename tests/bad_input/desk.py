@@ -12,6 +12,9 @@ from foreign import write_foreign
 from tabatlas import cli
 from tabatlas.counts import read_counts
 
+# Runs a command in a folder; gives its exit code and stderr.
+Run = Callable[[list[str], Path], tuple[int, str]]
+
 
 @dataclass(frozen=True)
 class Desk:
