@@ -12,9 +12,7 @@ import bad_counts
 import bad_files
 import bad_metadata
 import pytest
-from desk import Case, Desk
-
-from conftest import Run
+from desk import Case, Desk, Run
 
 TABLE = {
     f"{module.__name__.removeprefix('bad_')}: {case.name}": case

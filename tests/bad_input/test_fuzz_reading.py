@@ -7,9 +7,8 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
-from desk import Desk
+from desk import Desk, Run
 
-from conftest import Run
 from foreign import human_genes, make_foreign
 from tabatlas import names
 from tabatlas.fetch import stage
