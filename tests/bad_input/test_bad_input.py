@@ -14,6 +14,9 @@ import bad_metadata
 import pytest
 from desk import Case, Desk, Run
 
+from tabatlas.fetch import stage as fetch
+from tabatlas.perturb import stage as perturb
+
 TABLE = {
     f"{module.__name__.removeprefix('bad_')}: {case.name}": case
     for module in (bad_files, bad_counts, bad_axes, bad_metadata, bad_atlas, bad_config)
@@ -24,10 +27,14 @@ MOST_LINES, MOST_CHARACTERS = 3, 600
 
 @pytest.mark.parametrize("case", TABLE.values(), ids=TABLE)
 def test_case_ends_in_one_clear_message_or_in_what_was_meant(
-    case: Case, tmp_path: Path, run: Run
+    case: Case, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(tmp_path)
-    code, err = run(case.arrange(desk), tmp_path)
+    command = case.arrange(desk)
+    if case.seconds is not None:
+        for stage in (fetch, perturb):
+            monkeypatch.setattr(stage, "PATIENCE", case.seconds)
+    code, err = run(command, tmp_path)
     assert code == case.code, err
     assert "Traceback" not in err
     assert not [path for path in desk.left() if path.name.startswith(".")]
