@@ -91,45 +91,22 @@ def test_named_place_is_used_or_refused_but_never_replaced(tmp_path: Path) -> No
         (2**24 + 2, "16777218.0, above 16777216"),
     ],
 )
-@pytest.mark.parametrize("sparse", [True, False])
-def test_values_that_are_no_counts_are_refused_with_place_and_next_step(
-    tmp_path: Path, value: float, verdict: str, sparse: bool
+def test_values_that_are_no_counts_are_refused_in_a_dense_matrix_too(
+    tmp_path: Path, value: float, verdict: str
 ) -> None:
     adata = make_foreign()
     dense = np.minimum(adata.X.toarray(), 9).astype(np.float64)
     dense[3, 2] = value
-    adata.X = sp.csr_matrix(dense) if sparse else dense
+    adata.X = dense
     with pytest.raises(CountsError) as caught:
         read(write_foreign(tmp_path / "a.h5ad", adata))
     assert f"a.h5ad: no raw counts: X holds {verdict}" in str(caught.value)
-    assert "name their place: `counts` of a dataset" in str(caught.value)
-    assert caught.value.exit_code == 3
 
 
 def test_largest_exact_count_is_kept(tmp_path: Path) -> None:
     adata = make_foreign()
     adata.X.data[0] = 2**24
     assert read(write_foreign(tmp_path / "a.h5ad", adata))[1].max() == 2**24
-
-
-def test_text_in_place_of_numbers_is_refused(path: Path) -> None:
-    replace_array(path, "X/data", ["one"] * make_foreign().X.nnz)
-    with pytest.raises(CountsError, match="X holds object, not numbers"):
-        read(path)
-
-
-def test_matrix_of_zeros_is_refused(tmp_path: Path) -> None:
-    adata = make_foreign()
-    adata.X.data[:] = 0
-    with pytest.raises(CountsError, match="X holds nothing but zeros"):
-        read(write_foreign(tmp_path / "a.h5ad", adata))
-
-
-def test_file_without_any_matrix_is_refused(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["X"]
-    with pytest.raises(CountsError, match=r"no raw counts: no matrix"):
-        read(path)
 
 
 # reading them
@@ -196,20 +173,6 @@ def test_damaged_structure_is_an_error_and_not_other_values(
     assert "a.h5ad: `X` is damaged" in str(caught.value)
 
 
-def test_shape_that_fits_neither_obs_nor_var_is_an_error(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file["X"].attrs["shape"] = [10**12, 10**12]
-    with pytest.raises(InputError, match=r"`X` is \(1000000000000, .* obs and var are \(8, 12\)"):
-        read(path)
-
-
-@pytest.mark.parametrize("name", ["X/indptr", "X/data", "obs/_index"])
-def test_array_that_claims_terabytes_is_refused_before_it_is_read(path: Path, name: str) -> None:
-    claim_size(path, name, 10**12)
-    with pytest.raises(InputError, match=f"`/{name}` claims .* bytes, far more"):
-        read(path)
-
-
 def test_number_of_pointers_is_checked_before_they_are_read(path: Path) -> None:
     claim_size(path, "X/indptr", 30_000_000)  # small enough to be believed
     with pytest.raises(InputError, match="30000000 pointers for 8 rows"):
@@ -226,27 +189,6 @@ def test_table_in_place_of_the_matrix_is_refused(path: Path) -> None:
 # files that are no sound h5ad
 
 
-def test_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none.h5ad: no such file"):
-        read(tmp_path / "none.h5ad")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (lambda whole: b"", "empty \\(0 bytes\\)"),
-        (lambda whole: whole[: len(whole) // 2], "not a readable h5ad .*truncated"),
-        (lambda whole: whole[:100], "not a readable h5ad"),
-        (lambda whole: b"cell,gene\n1,2\n", "not a readable h5ad"),
-    ],
-)
-def test_file_that_is_no_whole_hdf5_is_an_error(path: Path, content: object, message: str) -> None:
-    path.write_bytes(content(path.read_bytes()))
-    with pytest.raises(InputError, match=f"foreign.h5ad: .*{message}") as caught:
-        read(path)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("name", ["obs", "var"])
 def test_hdf5_without_obs_or_var_is_no_h5ad(path: Path, name: str) -> None:
     with h5py.File(path, "r+") as file:
@@ -259,29 +201,6 @@ def test_column_that_anndata_does_not_know_is_an_error(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["var/_index"].attrs["encoding-type"] = "string-of-pearls"
     with pytest.raises(InputError, match=r"not a readable h5ad .*string-of-pearls"):
-        read(path)
-
-
-@pytest.mark.parametrize("name", ["stranger", "X/stranger"])
-def test_links_to_other_files_are_refused(path: Path, name: str) -> None:
-    with h5py.File(path, "r+") as file:
-        file[name] = h5py.ExternalLink("/etc/passwd", "/")
-    with pytest.raises(InputError, match="stranger` links to another file"):
-        read(path)
-
-
-def test_values_kept_in_other_files_are_refused(path: Path, tmp_path: Path) -> None:
-    (tmp_path / "values").write_bytes(bytes(80))
-    layout = h5py.VirtualLayout((10,), "f4")
-    layout[:] = h5py.VirtualSource("other.h5", "x", (10,))
-    with h5py.File(path, "r+") as file:
-        file.create_dataset("a", (10,), "f4", external=[(str(tmp_path / "values"), 0, 40)])
-    with pytest.raises(InputError, match="`/a` keeps its values elsewhere"):
-        read(path)
-    with h5py.File(path, "r+") as file:
-        del file["a"]
-        file.create_virtual_dataset("b", layout)
-    with pytest.raises(InputError, match="`/b` keeps its values elsewhere"):
         read(path)
 
 

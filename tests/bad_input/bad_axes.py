@@ -251,15 +251,4 @@ CASES = (
         lambda d: d.fetch(make_foreign(), gene_id="nope"),
         ("mine: `gene_id: nope` is no column of var", "it has none", "`index`"),
     ),
-    Case(
-        "gene list with a stranger",
-        lambda d: normalize_on(d, "BRCA2", "GFP"),
-        ("genes.txt: `GFP` is no gene of Homo sapiens", "Use current GENCODE ids"),
-    ),
-    Case(
-        "gene list that is absent",
-        lambda d: d.normalize(d.fetch_before(make_foreign()), genes="none.txt"),
-        ("none.txt: not a readable gene list", "No such file"),
-        2,
-    ),
 )

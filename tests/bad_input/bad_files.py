@@ -77,6 +77,29 @@ def claim_shape(desk: Desk) -> list[str]:
     return desk.fetch()
 
 
+def empty_heap(desk: Desk) -> None:
+    """Zeros where HDF5 keeps text of variable length: it looks there for the next one, forever."""
+    content = bytearray(write_foreign(desk.file).read_bytes())
+    first = content.index(b"GCOL") + 16
+    content[first : first + 16] = bytes(16)
+    desk.file.write_bytes(content)
+
+
+def lock_fetch(desk: Desk) -> list[str]:
+    empty_heap(desk)
+    return desk.fetch()
+
+
+def lock_screen(desk: Desk) -> list[str]:
+    empty_heap(desk)
+    return desk.read_screen()
+
+
+def cut_screen(desk: Desk) -> list[str]:
+    desk.file.write_bytes(write_foreign(desk.file).read_bytes()[:5000])
+    return desk.read_screen()
+
+
 def nest(desk: Desk) -> list[str]:
     """A group that holds itself."""
     write_foreign(desk.file)
@@ -173,6 +196,19 @@ CASES = (
         lambda d: claim(d, "obs/_index", 10**12),
         ("mine.h5ad: `/obs/_index` claims", "Fetch it again"),
     ),
+    Case(
+        "damage that locks HDF5",
+        lock_fetch,
+        ("mine.h5ad: not read within 2 s", "the file is damaged", "Fetch it again"),
+        seconds=2,
+    ),
+    Case(
+        "damage that locks HDF5, in a screen",
+        lock_screen,
+        ("mine.h5ad: not read within 2 s", "the file is damaged", "Fetch it again"),
+        seconds=2,
+    ),
+    Case("truncated screen", cut_screen, ("mine.h5ad", *DAMAGED)),
     Case("group within itself", nest, ("mine.h5ad", *DAMAGED)),
     Case(
         "category out of range",

@@ -12,6 +12,9 @@ from foreign import write_foreign
 from tabatlas import cli
 from tabatlas.counts import read_counts
 
+# Runs a command in a folder; gives its exit code and stderr.
+Run = Callable[[list[str], Path], tuple[int, str]]
+
 
 @dataclass(frozen=True)
 class Desk:
@@ -61,6 +64,14 @@ class Desk:
         cli.main(before.fetch(adata, **row))
         return before.out / "cells.h5ad"
 
+    def read_screen(self, **row: Any) -> list[str]:
+        """`tabatlas perturb read` of the file that stands there."""
+        about = {"dataset_id": "screen", "path": str(self.file)} | row
+        flags = {"screen": "screen", "settings": self.settle("perturb", datasets=[about])}
+        flags |= {"fetch": self.settle("fetch"), "source": self.file}
+        flags |= {"cells": self.out / "cells.h5ad", "facts": self.out / "facts.json"}
+        return ["perturb", *spell("read", flags)]
+
     def qc(self, counts: Path, **knobs: Any) -> list[str]:
         """`tabatlas qc` of a source h5ad."""
         flags = {"counts": counts, "settings": self.settle("qc", **knobs)}
@@ -100,7 +111,7 @@ class Case:
     `arrange` makes the input and returns the command that meets it: `tabatlas …` without its first
     word, or `snakemake …`. It must end with `code`; its message holds each of `says`: the value,
     the place and the next step. Where the input is accepted by design the code is 0, and `outcome`
-    asserts what comes of it.
+    asserts what comes of it. `seconds` is the time that reading may take, where it has no end.
     """
 
     name: str
@@ -108,6 +119,7 @@ class Case:
     says: tuple[str, ...] = ()
     code: int = 3
     outcome: Callable[[Desk], None] | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         assert (self.code == 0) == (self.outcome is not None), self.name

@@ -1,4 +1,4 @@
-"""The stage: files in, files out. What can go wrong within a file stands in test_counts.py."""
+"""The stage: files in, files out. Bad files stand in tests/bad_input."""
 
 import http.server
 import json
@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from foreign import human_genes, make_foreign, normalize, write_foreign
+from foreign import make_foreign, normalize, write_foreign
 from tabatlas import names
 from tabatlas.counts import read_counts
-from tabatlas.errors import CountsError, InputError, IntegrityError
+from tabatlas.errors import CountsError, InputError
 from tabatlas.fetch import stage
 from tabatlas.fetch.isolate import call_isolated
 from tabatlas.fetch.settings import DatasetRow, FetchSettings
@@ -109,20 +109,6 @@ def test_equal_sources_give_equal_bytes(tmp_path: Path) -> None:
     assert copies[0].read_bytes() == copies[1].read_bytes()
 
 
-def test_other_bytes_than_the_table_says_are_refused(fetch: Fetch, tmp_path: Path) -> None:
-    path = write_foreign(tmp_path / "a.h5ad")
-    with pytest.raises(IntegrityError, match=r"a.h5ad: sha256 is .* says 0000") as caught:
-        fetch(path, sha256="0" * 64)
-    assert caught.value.exit_code == 4
-    assert not fetch.left()
-
-
-def test_missing_file_is_named(fetch: Fetch, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none.h5ad: no such file. Check `path`") as caught:
-        fetch(tmp_path / "none.h5ad")
-    assert caught.value.exit_code == 3
-
-
 @pytest.mark.parametrize("before", [False, True])
 def test_error_leaves_nothing_new_under_a_final_name(
     fetch: Fetch, tmp_path: Path, before: bool
@@ -149,14 +135,6 @@ def test_genes_of_raw_are_those_of_the_counts(tmp_path: Path) -> None:
     assert source.var[names.FEATURE_ID].tolist() == adata.var_names.tolist()
 
 
-def test_antibodies_are_left_out_and_counted(tmp_path: Path) -> None:
-    adata = make_foreign()
-    adata.var[names.FEATURE_TYPES] = ["Gene Expression"] * 10 + ["Antibody Capture"] * 2
-    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
-    assert (source.n_vars, facts["n_other_features"]) == (10, 2)
-    assert np.array_equal(source.X.toarray(), adata.X[:, :10].toarray())
-
-
 def test_what_was_lost_is_counted(tmp_path: Path) -> None:
     adata = make_foreign()
     own = list(adata.var_names)
@@ -164,43 +142,6 @@ def test_what_was_lost_is_counted(tmp_path: Path) -> None:
     source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
     assert (facts["n_mapped"], facts["n_unmapped"], facts["n_merged"]) == (11, 1, 1)
     assert source.n_vars == 12
-
-
-@pytest.mark.parametrize("shape", [(0, 12), (8, 0)])
-def test_file_without_cells_or_genes_is_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
-    adata = make_foreign()[: shape[0], : shape[1]].copy()
-    with pytest.raises(InputError, match=f"a.h5ad: it holds {shape[0]} cells and {shape[1]} genes"):
-        standardize(write_foreign(tmp_path / "a.h5ad", adata))
-
-
-def test_one_cell_and_one_gene_are_enough(tmp_path: Path) -> None:
-    adata = make_foreign(1, 1)
-    adata.X = np.array([[3.0]])
-    source, _ = standardize(write_foreign(tmp_path / "a.h5ad", adata))
-    assert source.X.toarray().tolist() == [[3]]
-
-
-def test_labels_that_are_all_missing_are_no_labels(tmp_path: Path) -> None:
-    adata = make_foreign(cell_type=[np.nan] * 8)
-    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
-    assert (facts["n_labelled"], facts["labels"], facts["unmapped_labels"]) == (0, {}, [])
-    assert set(source.obs[names.CELL_TYPE]) == {"unknown"}
-
-
-def test_symbols_are_mapped(tmp_path: Path) -> None:
-    adata = make_foreign()
-    adata.var_names = human_genes(12)[names.FEATURE_NAME]
-    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
-    assert facts["gene_ids"] == "symbol"
-    assert source.var[names.FEATURE_ID].tolist() == human_genes(12).index.tolist()
-
-
-def test_ten_thousand_labels_with_odd_names_are_kept(tmp_path: Path) -> None:
-    labels = [f"{n} </script>\n🧬" for n in range(10_000)]
-    adata = make_foreign(10_000, 2, cell_type=labels)
-    source, facts = standardize(write_foreign(tmp_path / "a.h5ad", adata))
-    assert len(facts["labels"]) == 10_000
-    assert source.obs[names.CELL_TYPE].tolist() == labels
 
 
 @pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")
@@ -215,23 +156,6 @@ def test_categories_as_anndata_0_7_wrote_them_are_read(tmp_path: Path) -> None:
         obs["cell_type"].attrs["categories"] = obs["__categories/cell_type"].ref
     source, _ = standardize(path)
     assert source.obs[names.CELL_TYPE].tolist() == ["B cell", "T cell"] * 4
-
-
-def test_repeated_obs_names_are_refused(tmp_path: Path) -> None:
-    adata = make_foreign()
-    adata.obs_names = ["same"] * 8
-    with pytest.raises(InputError, match="d: obs name 'same' stands there twice"):
-        standardize(write_foreign(tmp_path / "a.h5ad", adata))
-
-
-def test_frame_with_columns_of_different_length_is_refused(tmp_path: Path) -> None:
-    path = write_foreign(tmp_path / "a.h5ad", make_foreign(age=range(8)))
-    with h5py.File(path, "r+") as file:
-        attributes = dict(file["obs/age"].attrs)
-        del file["obs/age"]
-        file.create_dataset("obs/age", data=[1, 2]).attrs.update(attributes)
-    with pytest.raises(InputError, match=r"a.h5ad: not a readable h5ad"):
-        standardize(path)
 
 
 def read_flipped(whole: Path, n_flips: int) -> int:

@@ -1,10 +1,9 @@
-import numpy as np
 import pandas as pd
 import pytest
 
 from foreign import HUMAN, human_genes
 from tabatlas import names
-from tabatlas.errors import GeneMismatchError, InputError
+from tabatlas.errors import GeneMismatchError
 from tabatlas.fetch.genes import find_expression, map_genes
 from tabatlas.genes import GeneMapping, load_gene_table
 
@@ -46,11 +45,6 @@ def test_column_that_finds_most_genes_is_used(table: pd.DataFrame) -> None:
     assert map_file(var, 0.3, gene_id="symbol")[1].n_mapped == 3
     with pytest.raises(GeneMismatchError):
         map_file(var, 0.3, gene_id="index")
-
-
-def test_named_column_that_is_absent_is_an_error(table: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="d: `gene_id: nope` is no column of var; it has none"):
-        map_file(pd.DataFrame(index=table.index), 0.3, gene_id="nope")
 
 
 def test_unmapped_gene_keeps_its_own_name(table: pd.DataFrame) -> None:
@@ -121,9 +115,3 @@ def test_antibodies_are_no_genes() -> None:
     var = pd.DataFrame({names.FEATURE_TYPES: pd.Categorical(types)})
     assert find_expression(var, "d").tolist() == [True, False, True]
     assert find_expression(pd.DataFrame(index=range(3)), "d").all()
-
-
-def test_file_of_antibodies_only_is_refused() -> None:
-    var = pd.DataFrame({names.FEATURE_TYPES: ["Antibody Capture", np.nan]})
-    with pytest.raises(InputError, match=r"d: no feature is of the type .*says Antibody Capture"):
-        find_expression(var, "d")

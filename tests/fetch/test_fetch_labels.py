@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 
 from tabatlas import names
-from tabatlas.errors import ConfigError, InputError
 from tabatlas.fetch.labels import standardize_cells
 from tabatlas.fetch.settings import DatasetRow, FetchSettings
 
@@ -53,20 +52,6 @@ def test_cells_have_every_column_even_where_the_file_has_none() -> None:
         names.PERTURBATION_ID: names.NOT_APPLICABLE,
         names.PERTURBATION_STRATEGY: names.NO_PERTURBATIONS,
     }
-
-
-def test_repeated_obs_names_are_an_error_that_names_one() -> None:
-    row = DatasetRow(dataset_id="d", path="d.h5ad")
-    with pytest.raises(InputError, match="d: obs name 'b' stands there twice"):
-        standardize_cells(pd.DataFrame(index=["a", "b", "b"]), row, FetchSettings())
-
-
-@pytest.mark.parametrize(
-    "key", ["donor", "batch", "cell_type", "assay", "disease", "tissue", "perturbation"]
-)
-def test_named_column_that_is_absent_is_an_error_with_those_there_are(key: str) -> None:
-    with pytest.raises(InputError, match=f"d: `{key}: nope` is no column of obs; it has a, b"):
-        standardize({"a": [1], "b": [2]}, **{key: "nope"})
 
 
 # values
@@ -161,21 +146,6 @@ def test_ids_of_a_file_are_used_before_its_names() -> None:
     )
     assert cells[names.CELL_TYPE].tolist() == ["B cell", "tee", "unknown"]
     assert cells[names.CELL_TYPE_ID].tolist() == [B_CELL, "unknown", "unknown"]
-
-
-def test_obsolete_id_in_a_file_is_an_error_with_its_replacement() -> None:
-    with pytest.raises(InputError, match=f"d: .*obsolete; use {REPLACEMENT}, or map it in `fetch"):
-        cell_types(OBSOLETE)
-
-
-def test_unknown_id_in_a_file_is_an_error() -> None:
-    with pytest.raises(InputError, match="d: cell type `CL:9999999` is no Cell Ontology id"):
-        cell_types("CL:9999999")
-
-
-def test_obsolete_id_in_the_table_is_a_wrong_config() -> None:
-    with pytest.raises(ConfigError, match=f"fetch.cell_types: `x`: .*use {REPLACEMENT}"):
-        cell_types("x", table={"x": OBSOLETE})
 
 
 # perturbations

@@ -253,15 +253,6 @@ def test_markers_are_simulated_a_file_or_none(built):
         assert bool(re.search(r"\.tsv", inputs)) == bool(wanted)
 
 
-def test_a_wrong_config_ends_in_one_message_and_code_2(tmp_path):
-    workdir = Workdir(tmp_path)
-    done = workdir.snakemake("-n", *workdir.configure(pretrain={"epohcs": 3}), check=False)
-    output = done.stdout + done.stderr
-    assert done.returncode == 2
-    assert "`pretrain.epohcs` is not a known key; did you mean `epochs`?" in output
-    assert "Traceback" not in output
-
-
 @pytest.mark.parametrize("name", ["../x", "/abs", "a;touch hacked", "a b", "-rf", "x" * 300])
 def test_a_dataset_id_that_is_no_plain_name_is_refused(tmp_path, name):
     workdir = Workdir(tmp_path)
