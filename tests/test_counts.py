@@ -68,7 +68,7 @@ def test_integers_that_need_not_be_counts_are_used_only_by_name(
 
 
 def test_named_place_that_is_absent_is_an_error_with_the_places_there_are(path: Path) -> None:
-    with pytest.raises(CountsError, match=r"foreign.h5ad: `counts: umi` is not .* it has X"):
+    with pytest.raises(CountsError, match=r"foreign.h5ad: `umi` is not .* it has X"):
         read(path, "umi")
 
 
@@ -102,7 +102,7 @@ def test_values_that_are_no_counts_are_refused_with_place_and_next_step(
     with pytest.raises(CountsError) as caught:
         read(write_foreign(tmp_path / "a.h5ad", adata))
     assert f"a.h5ad: no raw counts: X holds {verdict}" in str(caught.value)
-    assert "name their place in `counts`" in str(caught.value)
+    assert "name their place: `counts` of a dataset" in str(caught.value)
     assert caught.value.exit_code == 3
 
 

@@ -11,7 +11,7 @@ from tabatlas.provenance import PACKAGE, imports_of
 
 LAYERS = (
     ("errors", "names"),
-    ("settings", "provenance"),
+    ("settings", "provenance", "formats"),
     ("genes", "counts", "tables", "ontology", "experiment"),
     ("simulate",),
     ("fetch", "qc", "normalize", "ingest", "split"),
@@ -19,7 +19,8 @@ LAYERS = (
     ("pack", "train", "scores"),
     ("pretrain", "finetune"),
     ("integrate", "perturb", "explain"),
-    ("bundle", "annotate"),
+    ("bundle",),
+    ("annotate",),
     ("report",),
     ("config", "cli"),
     ("__main__",),

@@ -9,7 +9,7 @@ from tabatlas.experiment import name_donors
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.split.assign import assign_parts
 from tabatlas.split.donors import draw_cells, draw_part, draw_units, tie_groups
-from tabatlas.split.duplicates import confirm_pairs, pair_barcodes
+from tabatlas.split.duplicates import confirm_pairs, pair_barcodes, put_best_first
 from tabatlas.split.perturbations import fold_perturbations
 from tabatlas.split.prove import prove_disjoint
 from tabatlas.split.settings import SplitSettings
@@ -172,6 +172,29 @@ def test_duplicates_have_one_barcode_and_near_equal_counts_over_shared_genes():
     shared = np.array([True, True, False, False])
     found = confirm_pairs(pairs, lambda rows: counts[rows], lambda a, b: shared)
     assert found.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "n_measured", "held_out", "kept"),
+    [
+        (["unknown", "T"], [9, 5], (), 1),  # the labeled copy
+        (["T", "T"], [5, 9], (), 1),  # the one with more genes
+        (["T", "T"], [9, 9], (), 0),  # the first
+        (["T", "unknown"], [9, 5], ("b",), 1),  # the one that is there to be tested
+    ],
+)
+@pytest.mark.parametrize("pair", [[0, 1], [1, 0]])
+def test_the_copy_that_is_worth_most_is_kept(labels, n_measured, held_out, kept, pair):
+    obs = make_obs(2, **{names.CELL_TYPE: labels, names.DATASET_ID: ["a", "b"]})
+    ordered = put_best_first(np.array([pair]), obs, np.array(n_measured), held_out)
+    assert ordered.tolist() == [[kept, 1 - kept]]
+
+
+def test_of_three_copies_one_is_kept():
+    obs = make_obs(3, **{names.DATASET_ID: list("abc"), names.CELL_TYPE: ["unknown", "T", "T"]})
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    ordered = put_best_first(pairs, obs, np.array([9, 5, 7]), ())
+    assert set(ordered[:, 1]) == {0, 1}
 
 
 def test_two_cells_without_shared_counts_are_no_duplicates():

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def ids_by_symbol(organism: str) -> dict[str, str]:
     return dict(zip(unique[FEATURE_NAME], unique[FEATURE_ID], strict=True))
 
 
-def map_names(names: pd.Index | pd.Series, organism: str) -> GeneMapping:
+def map_names(names: Iterable[object], organism: str) -> GeneMapping:
     """Map names onto the organism's table: an Ensembl id (version ignored), else a symbol."""
     known, symbols = load_gene_table(organism).index, ids_by_symbol(organism)
     names = [str(name) for name in names]

@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from tabatlas.errors import InputError, IntegrityError
+from tabatlas.formats import describe_folder
 from tabatlas.provenance import digest_file
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def download_file(url: str, path: Path) -> None:
 
 def verify_file(path: Path, expected: str | None, source: str) -> str:
     """sha256 of the file; `IntegrityError` where it differs from the one that was given."""
+    if path.is_dir():
+        raise InputError(f"{source}: not an h5ad but {describe_folder(path)}")
     if not path.is_file():
         raise InputError(f"{source}: no such file. Check `path` in the dataset table.")
     found = digest_file(path)

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.errors import GeneMismatchError, InputError
-from tabatlas.genes import TABLES, GeneMapping, load_gene_table, map_names
+from tabatlas.errors import InputError, show, show_some
+from tabatlas.fetch.mismatch import explain_mismatch, refuse_two_organisms
+from tabatlas.genes import GeneMapping, load_gene_table, map_names
 
 GENE_EXPRESSION = "gene expression"
 INDEX = "index"
@@ -20,7 +21,7 @@ def find_expression(var: pd.DataFrame, place: str) -> np.ndarray:
     if not expressed.any():
         raise InputError(
             f"{place}: no feature is of the type `Gene Expression`; `feature_types` of "
-            f"var says {', '.join(sorted(set(types))[:5])}. Give the file with the genes."
+            f"var says {show_some(sorted(set(types)), 5)}. Give the file with the genes."
         )
     return expressed
 
@@ -32,19 +33,15 @@ def map_genes(
 
     `gene_id` names the column of var, or is None to look for it.
 
-    Raises `GeneMismatchError` where fewer than the share `least` of the genes are known.
+    Raises `GeneMismatchError` where fewer than the share `least` of the genes are known, or where
+    they are those of two organisms.
     """
     columns = choose_columns(var, place, gene_id)
-    mapping = best_mapping(columns, organism)
+    column, mapping = best_mapping(columns, organism)
+    refuse_two_organisms(column, mapping, place, organism)
     if mapping.n_mapped < max(1, least * len(var)):
-        found = {other: best_mapping(columns, other).n_mapped for other in TABLES}
-        first = ", ".join(map(str, var.index[:3]))
-        raise GeneMismatchError(
-            f"{place}: only {mapping.n_mapped} of {len(var)} genes (first: {first}) are "
-            f"genes of {organism}; the tables know "
-            f"{', '.join(f'{n} of {other}' for other, n in found.items())}. "
-            "Check `gene_id` and `organism` of the dataset."
-        )
+        step = "Check `gene_id` and `organism` of the dataset."
+        raise explain_mismatch(column, place, organism, step)
     known = load_gene_table(organism).reindex(mapping.feature_id)
     own = var.index.astype(str).to_numpy()
     unmapped = mapping.feature_id == ""
@@ -70,15 +67,19 @@ def choose_columns(
         return [var.index, *(var[name] for name in text)]
     if gene_id not in var:
         raise InputError(
-            f"{place}: `gene_id: {gene_id}` is no column of var; it has "
-            f"{', '.join(map(str, var.columns)) or 'none'}. The names themselves are `{INDEX}`."
+            f"{place}: `gene_id: {show(gene_id)}` is no column of var; it has "
+            f"{show_some(var.columns)}. The names themselves are `{INDEX}`."
         )
     return [var[gene_id]]
 
 
-def best_mapping(columns: list[pd.Index | pd.Series], organism: str) -> GeneMapping:
-    """The mapping of the column that finds most genes, the first of equals."""
-    return max((map_names(one, organism) for one in columns), key=lambda one: one.n_mapped)
+def best_mapping(
+    columns: list[pd.Index | pd.Series], organism: str
+) -> tuple[list[str], GeneMapping]:
+    """Names and mapping of the column that finds most genes, the first of equals."""
+    named = [[str(name) for name in column] for column in columns]
+    mappings = [(names_g, map_names(names_g, organism)) for names_g in named]
+    return max(mappings, key=lambda one: one[1].n_mapped)
 
 
 def unique_names(own: np.ndarray) -> pd.Index:

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.errors import ConfigError, InputError
+from tabatlas.errors import ConfigError, InputError, show, show_some
 from tabatlas.fetch.settings import Column, Constant, DatasetRow, FetchSettings
 from tabatlas.ontology import ids_by_label, judge_term, name_term
 
 # What files write where they mean "no value".
 MISSING = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>", "unknown", "unassigned"})
-TERM = re.compile(r"CL:\d{7}")
+# An ontology id, also as a part of a URL, with another separator or case: CL_0000236.
+TERM = re.compile(r"(?:\S*/)?([A-Za-z]+)[:_](\d{7})|(CL):(\d+)")
 SEPARATORS = re.compile(r"\s*(?:\|\||[+|;,])\s*")
 
 
@@ -25,7 +26,7 @@ def standardize_cells(obs: pd.DataFrame, row: DatasetRow, settings: FetchSetting
     barcodes = obs.index.astype(str)
     for name in barcodes[barcodes.duplicated()][:1]:
         raise InputError(
-            f"{row.dataset_id}: obs name {name!r} stands there twice. Make obs names unique."
+            f"{row.dataset_id}: obs name '{show(name)}' stands there twice. Make obs names unique."
         )
     columns = {
         names.DATASET_ID: row.dataset_id,
@@ -51,8 +52,8 @@ def read_column(obs: pd.DataFrame, row: DatasetRow, key: str, default: str) -> n
         return np.full(len(obs), named.constant, dtype=object)
     if named is not None and named not in obs:
         raise InputError(
-            f"{row.dataset_id}: `{key}: {named}` is no column of obs; it has "
-            f"{', '.join(map(str, obs.columns)) or 'none'}."
+            f"{row.dataset_id}: `{key}: {show(named)}` is no column of obs; it has "
+            f"{show_some(obs.columns)}."
         )
     return read_text(obs, named or default)
 
@@ -120,11 +121,12 @@ def name_label(label: str, table: Mapping[str, str | None], place: str) -> tuple
         if problem:
             raise ConfigError(f"fetch.cell_types: `{label}`: {problem}.")
     elif TERM.fullmatch(label):
-        term, problem = label, judge_term(label)
+        term = ":".join(filter(None, TERM.fullmatch(label).groups())).upper()
+        problem = judge_term(term)
         if problem:
             raise InputError(f"{place}: cell type {problem}, or map it in `fetch.cell_types`.")
     else:
-        term = ids_by_label().get(label.lower(), names.UNKNOWN)
+        term = ids_by_label().get(label.strip().lower(), names.UNKNOWN)
     return (label if term == names.UNKNOWN else name_term(term)), term
 
 

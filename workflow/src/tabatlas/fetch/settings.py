@@ -43,10 +43,14 @@ class DatasetRow(StageSettings):
         description="Species, which decides the gene table: `Homo sapiens` or `Mus musculus`.",
     )
     counts: str | None = Field(
-        None, description="Place of the raw counts: `X`, `raw/X` or a layer. Default: looked for."
+        None,
+        min_length=1,
+        description="Place of the raw counts: `X`, `raw/X` or a layer. Default: looked for.",
     )
     gene_id: str | None = Field(
-        None, description="Column of var with gene ids or symbols, or `index`. Default: best one."
+        None,
+        min_length=1,
+        description="Column of var with gene ids or symbols, or `index`. Default: best one.",
     )
     donor: Column = Field(None, description="Column of the donor. Default: `donor_id` if there.")
     batch: Column = Field(

@@ -8,17 +8,17 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import read_elem
 
 from tabatlas import names
 from tabatlas.counts import (
+    check_size,
     find_counts,
-    index_length,
     iterate_values,
     judge_values,
     list_places,
     log1p_cp10k,
     open_h5ad,
+    read_frame,
     read_matrix,
     write_h5ad,
 )
@@ -50,11 +50,10 @@ def standardize_screen(
     Raises `InputError` and its kinds for all that makes it unusable.
     """
     with open_h5ad(path, row.path) as file:
-        n_cells, n_genes = index_length(file["obs"]), index_length(file["var"])
-        if not (n_cells and n_genes):
-            raise InputError(f"it holds {n_cells} cells and {n_genes} genes; both are needed.")
+        check_size(file)
         place, kind = find_values(file, row.values)
-        obs, var = read_elem(file["obs"]), read_elem(file["raw/var" if place == "raw/X" else "var"])
+        obs = read_frame(file, "obs")
+        var = read_frame(file, "raw/var" if place == "raw/X" else "var")
         matrix = read_matrix(file, place, len(var))
         expressed = np.flatnonzero(find_expression(var, row.dataset_id))
         genes, mapping = map_genes(
