@@ -119,9 +119,9 @@ class Model:
     def forward(
         self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (n, c), typicality for the likeliest type (n,), places in the embedding (n, z)."""
+        """Logits (n, c), typicality (n,), places in the embedding (n, z)."""
         logits_nc, _ = self.classifier(x_ng, missing_ng, covariates)
-        typicality_n = self.typical.measure(x_ng, missing_ng, logits_nc)
+        typicality_n = self.typical.measure(x_ng, missing_ng)
         return logits_nc, typicality_n, self.embedder(x_ng, missing_ng)[0]
 
     def judge(

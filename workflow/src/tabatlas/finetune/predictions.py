@@ -22,7 +22,7 @@ from tabatlas.train.predict import predict
 
 @dataclass(frozen=True)
 class Judged:
-    """Of n cells: label, logits (n, c), typicality for the greatest of them, molecules seen."""
+    """Of n cells: label, logits (n, c), typicality, molecules seen."""
 
     label_n: np.ndarray
     logits_nc: np.ndarray
@@ -118,7 +118,7 @@ def judge_inputs(
 ) -> tuple[Tensor, Tensor]:
     """Logits (n, c) and typicality (n,), as `predict` asks for them."""
     logits_nc = task.logits(x_ng, missing_ng, covariates)
-    return logits_nc, rule.measure(x_ng, missing_ng, logits_nc)
+    return logits_nc, rule.measure(x_ng, missing_ng)
 
 
 def scale_cells(minibatch: Minibatch, n_genes: int):

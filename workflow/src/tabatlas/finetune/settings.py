@@ -34,12 +34,12 @@ class FinetuneSettings(TrainingSettings):
         description="Share of ambient molecules that any droplet may hold when a cell is asked "
         "whether its counts speak for its type (Young & Behjati 2020: 2 to 50 %, often 10 %).",
     )
-    lost_share: float = Field(
+    low_share: float = Field(
         0.01,
         ge=0,
         lt=0.5,
-        description="Share of validation cells that may be called unknown: the least typicality "
-        "is the quantile that loses them (own choice).",
+        description="Share of validation cells that are the least typical: a cell is unknown that "
+        "is less than half as typical as all others, so nearer to the ambient (own choice).",
     )
     kept_share: float = Field(
         0.5,

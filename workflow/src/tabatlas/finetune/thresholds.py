@@ -16,9 +16,6 @@ from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
 from tabatlas.train.device import seed_generator
 
-# The ambient has 0 and a type's own cells have 1: nothing nearer to its type than to the ambient
-# is unknown, and nothing that the ambient explains better has a type.
-RANGE = (0.0, 0.5)
 DEPTHS = tuple(2**power for power in range(10, 2, -1))  # molecules of the model's genes
 
 
@@ -31,20 +28,24 @@ def learn_thresholds(
 ) -> tuple[float, Typicality]:
     """Temperature and rule that fit the labelled validation cells `rows`."""
     minibatches = list(cells.iterate(rows, chosen.batch_size))
-    rule = Typicality(torch.from_numpy(profile_cg), chosen.ambient_share, RANGE[0], 1)
+    rule = Typicality(torch.from_numpy(profile_cg), chosen.ambient_share, 0.0, 1)
     whole = judge_all(task, rule, minibatches, task.presence_mg)
     temperature = fit_temperature(whole.logits_nc, whole.label_n)
     generator = seed_generator("cpu", chosen.seed)
     return temperature, replace(
         rule,
-        min_typicality=find_typicality(whole.typicality_n, chosen.lost_share),
+        min_typicality=find_typicality(whole.typicality_n, chosen.low_share),
         min_counts=find_depth(task, rule, minibatches, whole, chosen.kept_share, generator),
     )
 
 
-def find_typicality(typicality_n: np.ndarray, lost_share: float) -> float:
-    """The typicality below which `lost_share` of the cells lie, within `RANGE`."""
-    return round(float(np.clip(np.quantile(typicality_n, lost_share), *RANGE)), 6)
+def find_typicality(typicality_n: np.ndarray, low_share: float) -> float:
+    """Half of the typicality below which `low_share` of the cells lie; 0 where that is negative.
+
+    Half-way between the ambient, which has 0, and the least typical of the cells that were learned
+    from: a query is of another study, whose cells are less typical than those of this one.
+    """
+    return round(max(float(np.quantile(typicality_n, low_share)) / 2, 0.0), 6)
 
 
 def find_depth(

@@ -1,12 +1,15 @@
-"""Whether a cell's counts speak for the type that the classifier names, and how loud.
+"""Whether a cell's counts speak for a type that the classifier knows, and how loud.
 
-A classifier always names a type. Here the counts are asked whether they come from that type or from
+A classifier always names a type. Here the counts are asked whether they come from a type or from
 the ambient soup, the mean of all types: the mean log likelihood ratio of a molecule, over what it
-is for a cell made of the type's own profile. A typical cell has 1; what tells nothing about its
-type, as an empty droplet, has 0 or less; noise is far below.
+is for a cell made of the type's own profile, for the type that is the likeliest of all. A typical
+cell has 1; what tells nothing about its type, as an empty droplet, has 0 or less; noise is far
+below.
 
 The ratio is a mean over molecules, so that depth changes its spread and not its level, and both
-profiles are restricted to the genes that were measured, so that a missing gene says nothing.
+profiles are restricted to the genes that were measured, so that a missing gene says nothing. The
+type is that of the counts, not the classifier's: between near relatives, of which only one was
+measured as the query was, the first choice is often the wrong one, and both are known.
 """
 
 from collections.abc import Mapping
@@ -28,7 +31,7 @@ LEAST_NATS = 1e-6
 
 @dataclass(frozen=True)
 class Typicality:
-    """What a classifier learned about its own types, and the least that it asks of a cell.
+    """What was learned about the types of a classifier, and the least that it asks of a cell.
 
     `profile_cg` (c, g) is the composition of each type; `ambient_share` of the molecules of any
     droplet are taken to be ambient; a cell below `min_counts` molecules of the model's genes is
@@ -66,23 +69,33 @@ class Typicality:
         """The same on `device`."""
         return replace(self, profile_cg=self.profile_cg.to(device))
 
-    def measure(self, x_ng: Tensor, missing_ng: Tensor, logits_nc: Tensor) -> Tensor:
-        """Typicality (n,) of cells for the type of their greatest logit.
+    def measure(self, x_ng: Tensor, missing_ng: Tensor) -> Tensor:
+        """Typicality (n,) of cells for the type under which their counts are the likeliest.
 
         `x_ng` is log1p(CP10k), `missing_ng` True where a gene was not measured, as `predict` gives
         them. A cell without a molecule has 0.
         """
-        seen_ng = (~missing_ng).to(self.profile_cg.dtype)
-        share_ng = scale_rows(torch.expm1(x_ng) * seen_ng)
-        type_ng = scale_rows(self.profile_cg[logits_nc.argmax(dim=1)] * seen_ng)
-        ambient_ng = scale_rows(self.profile_cg.mean(dim=0) * seen_ng)
+        share_ng = scale_rows(torch.expm1(x_ng).masked_fill(missing_ng, 0))
+        typicality_n = x_ng.new_zeros(len(x_ng))
+        # The cells of a dataset share one row: there are few of them in a minibatch.
+        missing_mg, pattern_n = torch.unique(missing_ng, dim=0, return_inverse=True)
+        for number, missing_g in enumerate(missing_mg):
+            rows = torch.nonzero(pattern_n == number).flatten()
+            ratio_cg, expected_c = self.weigh_genes(missing_g)
+            found_n, class_n = (share_ng[rows] @ ratio_cg.T).max(dim=1)
+            expected_n = expected_c[class_n]
+            typicality_n[rows] = torch.where(expected_n > LEAST_NATS, found_n / expected_n, 0.0)
+        return typicality_n
+
+    def weigh_genes(self, missing_g: Tensor) -> tuple[Tensor, Tensor]:
+        """Log ratio of each type to the ambient (c, g), 0 where missing; its own mean (c,)."""
+        type_cg = scale_rows(self.profile_cg.masked_fill(missing_g, 0))
+        ambient_g = scale_rows(self.profile_cg.mean(dim=0).masked_fill(missing_g, 0)[None])
         # Every droplet holds ambient molecules: without them one molecule of a gene that the type
         # does not express would outweigh all others.
-        mixed_ng = torch.lerp(type_ng, ambient_ng, self.ambient_share)
-        ratio_ng = torch.where(missing_ng, 0.0, torch.log(mixed_ng / ambient_ng))
-        expected_n = (type_ng * ratio_ng).sum(dim=1)
-        found_n = (share_ng * ratio_ng).sum(dim=1)
-        return torch.where(expected_n > LEAST_NATS, found_n / expected_n, 0.0)
+        mixed_cg = torch.lerp(type_cg, ambient_g, self.ambient_share)
+        ratio_cg = torch.log(mixed_cg / ambient_g).masked_fill(missing_g, 0)
+        return ratio_cg, (type_cg * ratio_cg).sum(dim=1)
 
     def judge(self, typicality_n: np.ndarray, counts_n: np.ndarray) -> np.ndarray:
         """`assigned`, `unknown` or `low_quality` for each cell (n,); see `count_molecules`."""
