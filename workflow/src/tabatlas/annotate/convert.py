@@ -44,10 +44,7 @@ def convert_hdf5(query: str, path: Path) -> None:
     with open_hdf5(Path(query)) as file:
         found = [name for name, group in file.items() if is_matrix(group)]
         if len(found) > 1:
-            raise InputError(
-                f"it holds the genes of {len(found)} organisms ({', '.join(found)}). "
-                "Give the counts of one."
-            )
+            raise InputError(f"it holds two genomes ({', '.join(found)}). Give the counts of one.")
         if found:
             convert_10x(file[found[0]], path)
             return
