@@ -223,13 +223,15 @@ def test_url_is_downloaded_verified_and_read(
         ("none.h5ad", "cannot be fetched .*404"),
         ("short/a.h5ad", "1000 of 1000000 bytes came|cannot be fetched"),
         ("bad.h5ad", "not a readable h5ad"),
+        ("mine.rds", "not an h5ad but a file of R"),
         ("with space.h5ad", "cannot be fetched"),
     ],
 )
 def test_url_that_gives_no_whole_file_is_an_error_that_leaves_nothing(
     fetch: Fetch, tmp_path: Path, serve: Callable[[str], str], name: str, message: str
 ) -> None:
-    (tmp_path / "bad.h5ad").write_bytes(b"no HDF5")
+    for bad in ("bad.h5ad", "mine.rds"):
+        (tmp_path / bad).write_bytes(b"no HDF5")
     url = serve(name)
     with pytest.raises(InputError, match=f"^{url}: .*({message})"):
         fetch(url)

@@ -71,7 +71,7 @@ def open_hdf5(path: Path, source: str | None = None, mode: str = "r") -> Iterato
 
 def explain_damage(path: Path, place: str, error: Exception) -> InputError:
     """The error that a library's own one means: another format, else damage and its place."""
-    known = "" if h5py.is_hdf5(path) else recognize_file(path)
+    known = "" if h5py.is_hdf5(path) else recognize_file(path, place)
     if known:
         return InputError(f"{place}: not an h5ad but {known}")
     notes = getattr(error, "__notes__", [])  # anndata's: the array that it was reading
@@ -327,7 +327,7 @@ def read_frame(file: h5py.File, name: str) -> pd.DataFrame:
     frame = read_elem(file[name])
     for column in frame.columns[frame.columns.duplicated()][:1]:
         raise InputError(f"`{name}` has the column `{show(column)}` twice. Keep one of them.")
-    for column in [one for one in frame if frame.dtypes[one].kind == "V"][:1]:
+    for column in [one for one, dtype in frame.dtypes.items() if dtype.kind == "V"][:1]:
         raise InputError(f"column `{show(column)}` of `{name}` holds records. Split it up.")
     return frame
 

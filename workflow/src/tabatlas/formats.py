@@ -58,10 +58,13 @@ def describe_folder(folder: Path) -> str:
     return "a folder. Name the h5ad in it."
 
 
-def recognize_file(path: Path) -> str:
-    """What a file that is no HDF5 is, and the next step; "" where it is not known."""
+def recognize_file(path: Path, name: str) -> str:
+    """What a file that is no HDF5 is, and the next step; "" where it is not known.
+
+    `name` is what the user calls it: a downloaded file has another one here.
+    """
     for endings, meaning in ENDINGS:
-        if path.name.lower().endswith(endings):
+        if name.lower().endswith(endings):
             return meaning
     with open(path, "rb") as file:
         start = file.read(64).lstrip()

@@ -119,7 +119,7 @@ def name_label(label: str, table: Mapping[str, str | None], place: str) -> tuple
             return names.UNKNOWN, names.UNKNOWN
         problem = judge_term(term)
         if problem:
-            raise ConfigError(f"fetch.cell_types: `{label}`: {problem}.")
+            raise ConfigError(f"fetch.cell_types: `{show(label)}`: {problem}.")
     elif TERM.fullmatch(label):
         term = ":".join(filter(None, TERM.fullmatch(label).groups())).upper()
         problem = judge_term(term)

@@ -22,7 +22,7 @@ from tabatlas.counts import (
     read_matrix,
     write_h5ad,
 )
-from tabatlas.errors import CountsError, InputError
+from tabatlas.errors import CountsError, InputError, show, show_some
 from tabatlas.fetch.genes import find_expression, map_genes
 from tabatlas.fetch.labels import read_perturbations, read_text
 from tabatlas.fetch.settings import Column, Constant, FetchSettings
@@ -176,7 +176,7 @@ def read_named(obs: pd.DataFrame, named: Column, key: str, default: str) -> np.n
         return np.full(len(obs), named.constant, dtype=object)
     if named is not None and named not in obs:
         raise InputError(
-            f"`{key}: {named}` is no column of obs; it has {', '.join(map(str, obs.columns))}."
+            f"`{key}: {show(named)}` is no column of obs; it has {show_some(obs.columns)}."
         )
     return read_text(obs, named or default)
 

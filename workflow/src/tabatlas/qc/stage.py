@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tabatlas.counts import read_counts, write_h5ad
+from tabatlas.errors import show
 from tabatlas.names import (
     BATCH,
     CELL_TYPE,
@@ -79,4 +80,6 @@ def log_losses(facts: dict[str, Any]) -> None:
         logger.info("%d of %d samples: not all could be judged", noted, len(facts["samples"]))
     for sample in facts["samples"]:
         if not sample["n_kept"]:
-            logger.warning("sample %s of %d cells is gone", sample["batch"], sample["n_cells"])
+            logger.warning(
+                "sample %s of %d cells is gone", show(sample["batch"]), sample["n_cells"]
+            )
