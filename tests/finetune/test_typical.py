@@ -83,13 +83,24 @@ def test_genes_that_were_not_measured_do_not_move_it_and_their_values_are_not_se
     torch.testing.assert_close(found, again)
 
 
-def test_noise_and_the_wrong_type_are_not_typical(profile_cg, rule):
+def test_noise_is_not_typical(profile_cg, rule):
     cells, class_n = draw_cells(profile_cg, 2000)
     permuted = np.random.default_rng(4).permuted(cells, axis=1)
     uniform = np.random.default_rng(5).integers(0, 100, cells.shape)
     for noise in (permuted, uniform):
-        assert (measure(rule, noise, class_n) < rule.min_typicality).mean() > 0.98
-    assert (measure(rule, cells, (class_n + 1) % N_TYPES) < rule.min_typicality).mean() > 0.98
+        assert (measure(rule, noise, class_n) < rule.min_typicality).mean() > 0.95
+
+
+def test_a_near_relative_of_the_named_type_is_typical_and_its_opposite_is_not(profile_cg):
+    """Types 0 and 1 share half of their genes; the others none with them."""
+    near = profile_cg.copy()
+    near[1] = (near[0] + near[1]) / 2
+    profile = torch.from_numpy(near.astype(np.float32))
+    rule = Typicality(profile, ambient_share=0.1, min_typicality=0.4, min_counts=50)
+    cells = np.random.default_rng(6).multinomial(2000, near[0], 200)
+    as_relative, as_stranger = (measure(rule, cells, [other] * 200) for other in (1, 2))
+    assert (as_relative > rule.min_typicality).all()
+    assert (as_stranger < -1).all()
 
 
 def test_a_cell_without_molecules_or_without_measured_genes_is_not_typical(rule):
@@ -144,7 +155,7 @@ def test_profiles_are_found_over_datasets_that_measured_different_genes(profile_
     found = fit_profiles(seen, class_n, dataset_n, presence_mg, N_TYPES)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     large = profile_cg > 1e-3
-    np.testing.assert_allclose(found[large], profile_cg[large], rtol=0.05)
+    np.testing.assert_allclose(found[large], profile_cg[large], rtol=0.1)
     # The mean of the shares as they are is far from it.
     naive = np.asarray(seen[class_n == 0].multiply(1 / seen[class_n == 0].sum(axis=1)).mean(axis=0))
     assert np.abs(naive.ravel() / profile_cg[0] - 1)[presence_mg[1]].mean() > 0.3
@@ -157,9 +168,11 @@ def test_a_gene_that_no_dataset_of_a_type_measured_does_not_speak_for_or_against
     dataset_n = (class_n == 0).astype(int)
     seen = sp.csr_matrix(cells * presence_mg[dataset_n])
     found = fit_profiles(seen, class_n, dataset_n, presence_mg, N_TYPES)
-    everyone = fit_profiles(seen, class_n * 0, dataset_n, presence_mg, 1)[0]
-    share = found[0, :40] / everyone[:40]
-    np.testing.assert_allclose(share, share[0], rtol=0.05)
+    ratio = (found[0] / found.mean(axis=0))[:40]
+    large = found.mean(axis=0)[:40] > 1e-3
+    np.testing.assert_allclose(ratio[large], np.median(ratio), rtol=0.05)
+    true = (profile_cg[0] / profile_cg.mean(axis=0))[:40]
+    assert np.abs(true[large] / np.median(true) - 1).max() > 0.5
 
 
 def test_deep_cells_count_no_more_than_others(profile_cg):

@@ -118,7 +118,7 @@ def judge_inputs(
 ) -> tuple[Tensor, Tensor]:
     """Logits (n, c) and typicality (n,), as `predict` asks for them."""
     logits_nc = task.logits(x_ng, missing_ng, covariates)
-    return logits_nc, rule.measure(x_ng, missing_ng)
+    return logits_nc, rule.measure(x_ng, missing_ng, logits_nc)
 
 
 def scale_cells(minibatch: Minibatch, n_genes: int):

@@ -11,15 +11,20 @@ from torch import Tensor
 
 from tabatlas import names
 from tabatlas.finetune.calibrate import calibrate
-from tabatlas.finetune.degrade import draw_ambient, drop_genes, permute_genes, thin_counts
+from tabatlas.finetune.degrade import (
+    MAX_CELLS,
+    draw_ambient,
+    drop_genes,
+    permute_genes,
+    thin_counts,
+)
 from tabatlas.finetune.predictions import Judged, judge_all
 from tabatlas.finetune.task import CellTypes
-from tabatlas.finetune.typical import Typicality
+from tabatlas.finetune.typical import Typicality, count_molecules
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.soma import SomaSource
 from tabatlas.train.device import seed_generator
 
-MAX_CELLS = 500  # of the test are degraded: a share of 5 % is then known to 2 %
 TEST, THIRD, HALF = "test", "third_depth", "half_genes"
 UNSEEN, PERMUTED, AMBIENT = "unseen_types", "permuted_genes", "ambient"
 # What has a type that the classifier knows, and what has none.
@@ -55,12 +60,13 @@ def degrade_cells(
     rng, generator = np.random.default_rng([seed, 3]), seed_generator("cpu", seed)
     n_genes = presence_mg.shape[1]
     kept_g = torch.from_numpy(rng.random(n_genes) < 0.5)
+    depth_n = count_molecules(minibatch).numpy()
     third_n = torch.full((len(minibatch),), 1 / 3)
     degraded = {
         THIRD: (thin_counts(minibatch, third_n, generator), presence_mg),
         HALF: (drop_genes(minibatch, kept_g), presence_mg & kept_g),
         PERMUTED: (permute_genes(minibatch, presence_mg, rng), presence_mg),
-        AMBIENT: (draw_ambient(minibatch, n_genes, rng), presence_mg),
+        AMBIENT: (draw_ambient(minibatch, depth_n, n_genes, rng), presence_mg),
     }
     device = task.presence_mg.device
     return {

@@ -46,6 +46,13 @@ class FinetuneSettings(TrainingSettings):
         gt=0,
         le=1,
         description="Share of validation cells that must keep their label when they are thinned "
-        "to `min_counts` molecules; cells with fewer are of low quality. At half, the label of a "
-        "poorer cell is more likely than not another one than at full depth (own choice).",
+        "to `min_counts` molecules; cells with fewer are of low quality. At half, a poorer cell's "
+        "label is as likely as not that of its full depth (own choice).",
+    )
+    empty_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of empty droplets of `min_counts` molecules that may get a label: with "
+        "fewer molecules nobody can tell them from cells (own choice).",
     )

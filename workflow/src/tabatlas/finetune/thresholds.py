@@ -1,22 +1,23 @@
 """The least that is asked of a cell before it gets a label, learned from validation cells."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from tabatlas import names
 from tabatlas.finetune.calibrate import fit_temperature
-from tabatlas.finetune.degrade import thin_counts
-from tabatlas.finetune.predictions import Judged, judge_all
+from tabatlas.finetune.degrade import MAX_CELLS, draw_ambient, thin_counts
+from tabatlas.finetune.predictions import judge_all
 from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.finetune.task import CellTypes
-from tabatlas.finetune.typical import Typicality
+from tabatlas.finetune.typical import Typicality, count_molecules
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
 from tabatlas.train.device import seed_generator
 
-DEPTHS = tuple(2**power for power in range(10, 2, -1))  # molecules of the model's genes
+# Molecules of the model's genes: from 8 to 1024 in steps of √2.
+DEPTHS = tuple(round(2 ** (half / 2)) for half in range(6, 21))
 
 
 def learn_thresholds(
@@ -27,16 +28,15 @@ def learn_thresholds(
     chosen: FinetuneSettings,
 ) -> tuple[float, Typicality]:
     """Temperature and rule that fit the labelled validation cells `rows`."""
-    minibatches = list(cells.iterate(rows, chosen.batch_size))
     rule = Typicality(torch.from_numpy(profile_cg), chosen.ambient_share, 0.0, 1)
+    minibatches = cells.iterate(rows, chosen.batch_size)
     whole = judge_all(task, rule, minibatches, task.presence_mg)
     temperature = fit_temperature(whole.logits_nc, whole.label_n)
-    generator = seed_generator("cpu", chosen.seed)
-    return temperature, replace(
-        rule,
-        min_typicality=find_typicality(whole.typicality_n, chosen.low_share),
-        min_counts=find_depth(task, rule, minibatches, whole, chosen.kept_share, generator),
-    )
+    rule = replace(rule, min_typicality=find_typicality(whole.typicality_n, chosen.low_share))
+    depth = find_depth(task, rule, cells.read(rows[:MAX_CELLS]), chosen)
+    # The atlas took cells that are as poor as its poorest: they are of no low quality.
+    poorest = int(np.quantile(whole.counts_n, chosen.low_share))
+    return temperature, replace(rule, min_counts=max(min(depth, poorest), 1))
 
 
 def find_typicality(typicality_n: np.ndarray, low_share: float) -> float:
@@ -49,31 +49,27 @@ def find_typicality(typicality_n: np.ndarray, low_share: float) -> float:
 
 
 def find_depth(
-    task: CellTypes,
-    rule: Typicality,
-    minibatches: Sequence[Minibatch],
-    whole: Judged,
-    kept_share: float,
-    generator: torch.Generator,
+    task: CellTypes, rule: Typicality, cells: Minibatch, chosen: FinetuneSettings
 ) -> int:
-    """The least depth at which `kept_share` of the cells keep the label of their full depth.
+    """The least depth at which cells keep their label and empty droplets get none; or the last.
 
-    The cells of `minibatches`, which `whole` judged, are thinned to ever fewer molecules; at each
-    depth those count that were deeper. 1 where even the last depth will do.
+    The cells are thinned to that depth, where they are deeper, and empty droplets are drawn from
+    them; `kept_share` and `empty_share` say how many must keep and how many may get a label.
     """
-    least = 1
+    rng, generator = np.random.default_rng([chosen.seed, 4]), seed_generator("cpu", chosen.seed)
+    class_n = judge_all(task, rule, [cells], task.presence_mg).class_n
+    counts_n = count_molecules(cells).numpy()
     for depth in DEPTHS:
-        deeper_n = whole.counts_n > depth
-        if not deeper_n.any():
-            continue
-        share_n = torch.from_numpy(depth / np.maximum(whole.counts_n, depth))
-        parts = share_n.split([len(one) for one in minibatches])
-        thinned = [
-            thin_counts(minibatch, share, generator)
-            for minibatch, share in zip(minibatches, parts, strict=True)
-        ]
-        found = judge_all(task, rule, thinned, task.presence_mg)
-        if (found.class_n == whole.class_n)[deeper_n].mean() < kept_share:
-            return least
-        least = depth
-    return least
+        share_n = torch.from_numpy(np.minimum(depth / np.maximum(counts_n, 1), 1))
+        thin = judge_all(task, rule, [thin_counts(cells, share_n, generator)], task.presence_mg)
+        depth_n = np.full(len(cells), depth)
+        droplets = draw_ambient(cells, depth_n, task.presence_mg.shape[1], rng)
+        empty = judge_all(task, rule, [droplets], task.presence_mg)
+        labelled_n = rule.judge(empty.typicality_n, depth_n) == names.ASSIGNED
+        deeper_n = counts_n > depth
+        kept_n = (thin.class_n == class_n)[deeper_n]
+        if labelled_n.mean() <= chosen.empty_share and (
+            not kept_n.size or kept_n.mean() >= chosen.kept_share
+        ):
+            return depth
+    return DEPTHS[-1]

@@ -8,8 +8,10 @@ below.
 
 The ratio is a mean over molecules, so that depth changes its spread and not its level, and both
 profiles are restricted to the genes that were measured, so that a missing gene says nothing. The
-type is that of the counts, not the classifier's: between near relatives, of which only one was
-measured as the query was, the first choice is often the wrong one, and both are known.
+type is that of the counts and not the classifier's: between near relatives, of which only one was
+learned from a study like the query's, the first choice is often the wrong one, and both are known.
+But a cell whose counts speak against the type that it is named, as loud as a typical cell's speak
+for it, is not typical of anything.
 """
 
 from collections.abc import Mapping
@@ -27,6 +29,7 @@ from tabatlas.train.checkpoint import name_part, pick
 PART = "typical"
 # Of the expected log ratio of a molecule in nats: less is rounding, and tells nothing.
 LEAST_NATS = 1e-6
+AGAINST = -1.0  # as loud against a type as a typical cell is for it
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,12 @@ class Typicality:
         """The same on `device`."""
         return replace(self, profile_cg=self.profile_cg.to(device))
 
-    def measure(self, x_ng: Tensor, missing_ng: Tensor) -> Tensor:
+    def measure(self, x_ng: Tensor, missing_ng: Tensor, logits_nc: Tensor) -> Tensor:
         """Typicality (n,) of cells for the type under which their counts are the likeliest.
 
-        `x_ng` is log1p(CP10k), `missing_ng` True where a gene was not measured, as `predict` gives
-        them. A cell without a molecule has 0.
+        For the type of the greatest logit where it is below -1 for that one. `x_ng` is
+        log1p(CP10k), `missing_ng` True where a gene was not measured, as `predict` gives them. A
+        cell without a molecule has 0.
         """
         share_ng = scale_rows(torch.expm1(x_ng).masked_fill(missing_ng, 0))
         typicality_n = x_ng.new_zeros(len(x_ng))
@@ -82,9 +86,13 @@ class Typicality:
         for number, missing_g in enumerate(missing_mg):
             rows = torch.nonzero(pattern_n == number).flatten()
             ratio_cg, expected_c = self.weigh_genes(missing_g)
-            found_n, class_n = (share_ng[rows] @ ratio_cg.T).max(dim=1)
-            expected_n = expected_c[class_n]
-            typicality_n[rows] = torch.where(expected_n > LEAST_NATS, found_n / expected_n, 0.0)
+            found_nc = share_ng[rows] @ ratio_cg.T
+            typical_nc = torch.where(expected_c > LEAST_NATS, found_nc / expected_c, 0.0)
+            likeliest_n, named_n = (
+                typical_nc.gather(1, score_nc.argmax(dim=1, keepdim=True))[:, 0]
+                for score_nc in (found_nc, logits_nc[rows])
+            )
+            typicality_n[rows] = torch.where(named_n < AGAINST, named_n, likeliest_n)
         return typicality_n
 
     def weigh_genes(self, missing_g: Tensor) -> tuple[Tensor, Tensor]:
