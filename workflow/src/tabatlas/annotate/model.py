@@ -121,7 +121,7 @@ class Model:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (n, c), typicality (n,), places in the embedding (n, z)."""
         logits_nc, _ = self.classifier(x_ng, missing_ng, covariates)
-        typicality_n = self.typical.measure(x_ng, missing_ng)
+        typicality_n = self.typical.measure(x_ng, missing_ng, logits_nc)
         return logits_nc, typicality_n, self.embedder(x_ng, missing_ng)[0]
 
     def judge(
