@@ -165,6 +165,12 @@ def test_unlabeled_cells_train_the_encoder_and_not_the_classifier(results, cells
     assert names.UNKNOWN not in {one["label"] for one in classes}
 
 
+def test_the_split_says_which_types_have_no_validation(results):
+    """Validation donors are of onek1k and pbmc_14sample: the first has four labels."""
+    (note,) = read_json(results / "split" / "split.json")["notes"]
+    assert note.startswith("no validation cell of 10 of 14 types")
+
+
 def test_labels_of_all_studies_are_terms_of_the_ontology(results):
     classes = read_json(results / "finetune" / "labels.json")
     assert all(one["ontology_term_id"].startswith("CL:") for one in classes)
