@@ -165,6 +165,12 @@ def test_unlabeled_cells_train_the_encoder_and_not_the_classifier(results, cells
     assert names.UNKNOWN not in {one["label"] for one in classes}
 
 
+def test_the_split_says_which_types_have_no_validation(results):
+    """Validation donors are of onek1k and pbmc_14sample: the first has four labels."""
+    (note,) = read_json(results / "split" / "split.json")["notes"]
+    assert note.startswith("no validation cell of 10 of 14 types")
+
+
 def test_labels_of_all_studies_are_terms_of_the_ontology(results):
     classes = read_json(results / "finetune" / "labels.json")
     assert all(one["ontology_term_id"].startswith("CL:") for one in classes)
@@ -175,10 +181,11 @@ def test_labels_of_all_studies_are_terms_of_the_ontology(results):
 
 
 def test_a_new_study_is_labeled(results):
-    """pbmc3k by the other four, one seed. Measured: macro-F1 0.793 beside 0.756 of logistic
-    regression and 0 of the majority, whose class pbmc3k lacks.
+    """pbmc3k by the other four. Measured with two seeds: macro-F1 0.793 and 0.689, beside 0.756 of
+    logistic regression and 0 of the majority, whose class pbmc3k lacks.
 
-    It was 0.699 beside 0.736 while variable genes took what a panel did not measure for zeros.
+    That is no lead over logistic regression: what differs between seeds are mostly platelets (13
+    test cells), dendritic cells (29), and memory or naive CD4 T cells.
     """
     scores = read_json(results / "finetune" / "scores.json")
     macro_f1 = {name: one["macro_f1"]["value"] for name, one in scores["methods"].items()}

@@ -13,7 +13,7 @@ from tabatlas.split.assign import assign_parts
 from tabatlas.split.donors import draw_cells, draw_part, draw_units, tie_groups
 from tabatlas.split.duplicates import confirm_pairs, pair_barcodes, put_best_first
 from tabatlas.split.perturbations import fold_perturbations
-from tabatlas.split.prove import prove_disjoint
+from tabatlas.split.prove import prove_disjoint, summarize_parts
 from tabatlas.split.settings import SplitSettings
 
 NOBODY = np.empty((0, 2), dtype=np.int64)
@@ -307,6 +307,17 @@ def test_the_proof_counts_what_is_there(atlas):
         assert proof["parts"][part]["n_cells"] == sizes[part]
     assert sum(row["test"] for row in proof["classes"].values()) == sizes["test"]
     assert len(cells) == 270
+
+
+def test_types_that_no_validation_donor_has_are_named():
+    obs = make_obs(400, 10)
+    whole, units = assign(obs)
+    assert summarize_parts(whole, units, SplitSettings())["notes"] == []
+    obs.loc[obs[names.DONOR_ID] == "d3", names.CELL_TYPE] = "rare"
+    assigned, units = assign(obs)
+    (note,) = summarize_parts(assigned, units, SplitSettings())["notes"]
+    assert note.startswith("no validation cell of 1 of 5 types")
+    assert note.endswith("(rare)")
 
 
 def test_a_split_that_is_not_disjoint_is_never_written():

@@ -18,6 +18,7 @@ from tabatlas.split.perturbations import HELD_OUT_FOLD
 from tabatlas.split.settings import SplitSettings
 
 PARTS = (*names.PARTS, EXCLUDED)
+N_NAMED = 10  # types that a note names
 
 
 def prove_disjoint(assigned: pd.DataFrame, units: Units) -> dict[str, int]:
@@ -45,8 +46,7 @@ def summarize_parts(
     assigned: pd.DataFrame, units: Units, settings: SplitSettings
 ) -> dict[str, Any]:
     """Sizes, classes and notes, for `split.json` and the report."""
-    labelled = assigned[assigned[names.CELL_TYPE].astype(str) != names.UNKNOWN]
-    table = pd.crosstab(labelled[names.CELL_TYPE].astype(str), labelled[names.SPLIT])
+    classes = count_classes(assigned)
     duplicates = assigned["reason"] == "duplicate"
     perturbed = assigned.loc[
         assigned["reason"] == "held-out perturbation", names.PERTURBATION_ID
@@ -56,16 +56,23 @@ def summarize_parts(
         "unit": units.test,
         "validation_unit": units.validation,
         "parts": {part: size_part(assigned[assigned[names.SPLIT] == part]) for part in PARTS},
-        "classes": {
-            label: {part: int(row.get(part, 0)) for part in names.PARTS}
-            for label, row in table.iterrows()
-        },
+        "classes": classes,
         "held_out_datasets": list(settings.held_out_datasets),
         "held_out_fold": HELD_OUT_FOLD,
         "perturbation_folds": settings.perturbation_folds,
         "n_duplicates": int(duplicates.sum()),
         "n_held_out_perturbations": int(perturbed.nunique()),
-        "notes": note_units(units),
+        "notes": note_units(units) + note_classes(classes),
+    }
+
+
+def count_classes(assigned: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Cells of every label in each part."""
+    labelled = assigned[assigned[names.CELL_TYPE].astype(str) != names.UNKNOWN]
+    table = pd.crosstab(labelled[names.CELL_TYPE].astype(str), labelled[names.SPLIT])
+    return {
+        label: {part: int(row.get(part, 0)) for part in names.PARTS}
+        for label, row in table.iterrows()
     }
 
 
@@ -87,3 +94,16 @@ def note_units(units: Units) -> list[str]:
     if units.validation in words:
         notes.append(f"validation drawn by {words[units.validation]}: its donors also train")
     return notes
+
+
+def note_classes(classes: dict[str, dict[str, int]]) -> list[str]:
+    """What a reader must know where whole donors leave types out of the validation."""
+    trained = [label for label, row in classes.items() if row[TRAIN]]
+    absent = [label for label in trained if not classes[label][VALIDATION]]
+    if not absent:
+        return []
+    more = f" and {len(absent) - N_NAMED} more" if len(absent) > N_NAMED else ""
+    return [
+        f"no validation cell of {len(absent)} of {len(trained)} types: they have no say in when "
+        f"the training stops or how sure it may be ({', '.join(absent[:N_NAMED])}{more})"
+    ]
