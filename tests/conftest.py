@@ -1,8 +1,11 @@
 """Fixtures that several folders share."""
 
+from pathlib import Path
+
 import pytest
 
 from small_atlas import Atlas, make_atlas
+from small_bundle import make_bundle, make_models
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,17 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     made.run_split(test_fraction=0.3, validation_fraction=0.2)
     made.run_pack(shard_cells=50)
     return made
+
+
+@pytest.fixture(scope="session")
+def models(atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of every stage on the small atlas."""
+    folder = tmp_path_factory.mktemp("models")
+    make_models(atlas, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(atlas: Atlas, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the small atlas. Its genes are the first protein-coding ones of the human."""
+    return make_bundle(atlas, models, tmp_path_factory.mktemp("bundle"))[0]

@@ -17,14 +17,15 @@ import scipy.sparse as sp
 
 from tabatlas import names
 from tabatlas.counts import size_factors
+from tabatlas.genes import choose_atlas_genes
 from tabatlas.ingest.stage import append, register, seal
 
 HUMAN = "Homo sapiens"
 
 
 def gene_ids(n_genes: int) -> list[str]:
-    """Ids of Ensembl's form."""
-    return [f"ENSG{number:011d}" for number in range(1, n_genes + 1)]
+    """Ids of human protein-coding genes, in genome order."""
+    return choose_atlas_genes(names.PROTEIN_CODING, HUMAN)[:n_genes].tolist()
 
 
 def mix(dataset_id: str, cell_n: np.ndarray, gene_n: np.ndarray) -> np.ndarray:

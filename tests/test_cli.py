@@ -14,6 +14,7 @@ from foreign import make_foreign, normalize, write_foreign
 from tabatlas import cli
 from tabatlas.names import STAGES
 
+OTHERS = ("annotate", "verify", "models", "config")
 HEAVY = {"anndata", "numpy", "pandas", "scanpy", "snakemake", "tiledbsoma", "torch"}
 
 
@@ -36,6 +37,7 @@ def find_heavy(code: str) -> set[str]:
     [
         "from tabatlas.cli import main; main(['--help'])",
         "from tabatlas.cli import main; main(['config'])",
+        "import tabatlas.bundle.verify, tabatlas.bundle.models",  # on a login node
         "import tabatlas.config, tabatlas.provenance",  # what a dry run imports
     ],
 )
@@ -54,10 +56,10 @@ def test_help_names_every_stage_in_the_order_of_the_data(
         cli.main(["--help"])
     assert caught.value.code == 0
     named = re.findall(r"^  (\w+) +\w", capsys.readouterr().out.split("stages,")[1], re.M)
-    assert named == [*STAGES, "config"]
+    assert named == [*STAGES, *OTHERS]
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "config"])
+@pytest.mark.parametrize("stage", [*STAGES, *OTHERS])
 def test_every_stage_explains_itself(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([stage, "--help"])
@@ -79,6 +81,8 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
 
 
 def example(
+    query: Annotated[str, "a place"],
+    /,
     source: Annotated[Path, "a file"],
     tables: Annotated[list[Path], "files"],
     other: Annotated[Path | None, "a file or none"] = None,
@@ -95,19 +99,25 @@ def parse(*arguments: str) -> dict[str, object]:
 
 
 def test_parameters_of_a_stage_are_its_flags() -> None:
-    given = parse("--source", "a", "--tables", "b", "c", "--n-cells", "5", "--dry")
+    given = parse("q", "--source", "a", "--tables", "b", "c", "--n-cells", "5", "--dry")
     assert given == {
+        "query": "q",
         "source": Path("a"),
         "tables": [Path("b"), Path("c")],
         "other": None,
         "n_cells": 5,
         "dry": True,
     }
-    assert parse("--source", "a", "--tables")["tables"] == []
+    assert parse("q", "--source", "a", "--tables")["tables"] == []
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--source", "a"), ("--source", "a", "--tables", "--n-cells", "many")]
+    "arguments",
+    [
+        ("q", "--source", "a"),
+        ("--source", "a", "--tables"),
+        ("q", "--source", "a", "--tables", "--n-cells", "many"),
+    ],
 )
 def test_missing_and_mistyped_flags_are_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit):

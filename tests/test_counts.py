@@ -68,7 +68,7 @@ def test_integers_that_need_not_be_counts_are_used_only_by_name(
 
 
 def test_named_place_that_is_absent_is_an_error_with_the_places_there_are(path: Path) -> None:
-    with pytest.raises(CountsError, match=r"foreign.h5ad: `counts: umi` is not .* it has X"):
+    with pytest.raises(CountsError, match=r"foreign.h5ad: `umi` is not .* it has X"):
         read(path, "umi")
 
 

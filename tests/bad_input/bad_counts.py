@@ -8,7 +8,7 @@ from desk import Case, Desk
 
 from foreign import make_foreign, normalize, replace_array, write_foreign
 
-NEXT = "name their place in `counts`"
+NEXT = "name their place: `counts` of a dataset"
 
 
 def put_value(value: float, dtype: str = "float64") -> ad.AnnData:
@@ -125,12 +125,12 @@ CASES = (
     Case(
         "named place that is absent",
         lambda d: d.fetch(make_foreign(), counts="umi"),
-        ("mine.h5ad: `counts: umi` is not in the file", "it has X"),
+        ("mine.h5ad: `umi` is not in the file", "it has X"),
     ),
     Case(
         "named place outside the matrices",
         lambda d: d.fetch(make_foreign(), counts="../obs"),
-        ("mine.h5ad: `counts: ../obs` is not in the file", "it has X"),
+        ("mine.h5ad: `../obs` is not in the file", "it has X"),
     ),
     Case(
         "empty name of a place",

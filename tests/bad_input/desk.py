@@ -18,9 +18,10 @@ Run = Callable[[list[str], Path], tuple[int, str]]
 
 @dataclass(frozen=True)
 class Desk:
-    """The paths of one case within `folder`."""
+    """The paths of one case within `folder`, and a sound bundle elsewhere."""
 
     folder: Path
+    bundle: Path | None = None
 
     @property
     def file(self) -> Path:
@@ -83,6 +84,16 @@ class Desk:
         flags = {"cells": cells, "settings": self.settle("normalize", **knobs)}
         flags |= {"normalized": self.out / "cells.h5ad"}
         return spell("normalize", flags | {"facts": self.out / "facts.json"})
+
+    def annotate(self, query: object = None, model: Path | None = None, **flags: Any) -> list[str]:
+        """`tabatlas annotate` of the file that stands there, or of another query."""
+        given = {"model": model or self.bundle, "out": self.out / "annotated.h5ad"} | flags
+        return [*spell("annotate", given), str(query or self.file)]
+
+    @property
+    def annotated(self) -> ad.AnnData:
+        """The query with its annotation."""
+        return ad.read_h5ad(self.out / "annotated.h5ad")
 
     @property
     def cells(self) -> ad.AnnData:

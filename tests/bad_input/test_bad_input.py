@@ -11,15 +11,26 @@ import bad_config
 import bad_counts
 import bad_files
 import bad_metadata
+import bad_models
+import bad_queries
 import pytest
 from desk import Case, Desk, Run
 
-from tabatlas.fetch import stage as fetch
-from tabatlas.perturb import stage as perturb
+from tabatlas.fetch import isolate
 
+MODULES = (
+    bad_files,
+    bad_counts,
+    bad_axes,
+    bad_metadata,
+    bad_atlas,
+    bad_config,
+    bad_models,
+    bad_queries,
+)
 TABLE = {
     f"{module.__name__.removeprefix('bad_')}: {case.name}": case
-    for module in (bad_files, bad_counts, bad_axes, bad_metadata, bad_atlas, bad_config)
+    for module in MODULES
     for case in module.CASES
 }
 MOST_LINES, MOST_CHARACTERS = 3, 600
@@ -27,13 +38,12 @@ MOST_LINES, MOST_CHARACTERS = 3, 600
 
 @pytest.mark.parametrize("case", TABLE.values(), ids=TABLE)
 def test_case_ends_in_one_clear_message_or_in_what_was_meant(
-    case: Case, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    case: Case, tmp_path: Path, run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(tmp_path)
+    desk = Desk(tmp_path, bundle)
     command = case.arrange(desk)
     if case.seconds is not None:
-        for stage in (fetch, perturb):
-            monkeypatch.setattr(stage, "PATIENCE", case.seconds)
+        monkeypatch.setattr(isolate, "PATIENCE", case.seconds)
     code, err = run(command, tmp_path)
     assert code == case.code, err
     assert "Traceback" not in err
@@ -50,5 +60,4 @@ def test_case_ends_in_one_clear_message_or_in_what_was_meant(
 
 
 def test_table_has_no_two_rows_of_one_name() -> None:
-    modules = (bad_files, bad_counts, bad_axes, bad_metadata, bad_atlas, bad_config)
-    assert len(TABLE) == sum(len(module.CASES) for module in modules)
+    assert len(TABLE) == sum(len(module.CASES) for module in MODULES)

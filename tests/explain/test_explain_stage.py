@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from small_atlas import UNMEASURED
+from synthetic import gene_ids
 from tabatlas import names
 from tabatlas.errors import ConfigError, IntegrityError
 from tabatlas.explain import markers as explain_markers
@@ -88,7 +89,7 @@ def study(atlas, tmp_path_factory):
 def markers(tmp_path_factory):
     """The ten genes that each type of the small atlas expresses, and no other."""
     path = tmp_path_factory.mktemp("markers") / "markers.tsv"
-    rows = [(f"type{one}", f"ENSG{10 * one + n + 1:011d}") for one in range(3) for n in range(10)]
+    rows = [(f"type{n // 10}", gene) for n, gene in enumerate(gene_ids(30))]
     pd.DataFrame(rows, columns=["cell_type", "gene"]).to_csv(path, sep="\t", index=False)
     return path
 

@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tabatlas.errors import CountsError, InputError
-from tabatlas.fetch.isolate import call_isolated
+from tabatlas.fetch.isolate import call_isolated, iterate_isolated
 
 
 def raise_counts_error() -> None:
@@ -68,3 +69,43 @@ def test_bug_keeps_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
 def test_end_of_the_child_without_a_word_is_our_mistake() -> None:
     with pytest.raises(RuntimeError, match="the traceback stands above"):
         call_isolated("a.h5ad", 60, sys.exit, 0)
+
+
+# items
+
+
+def count_to(n: int, error: Exception | None = None) -> Iterator[int]:
+    yield from range(n)
+    if error is not None:
+        raise error
+
+
+def count_and_die(n: int) -> Iterator[int]:
+    yield from range(n)
+    os.abort()
+
+
+def test_items_arrive_in_order_from_another_process() -> None:
+    assert list(iterate_isolated("a.h5ad", 60, count_to, 3)) == [0, 1, 2]
+
+
+def test_items_before_an_error_arrive() -> None:
+    items = iterate_isolated("a.h5ad", 60, count_to, 2, CountsError("it holds NaN"))
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(CountsError, match="it holds NaN"):
+        next(items)
+
+
+def test_death_between_items_is_a_message() -> None:
+    items = iterate_isolated("a.h5ad", 60, count_and_die, 1)
+    assert next(items) == 0
+    with pytest.raises(InputError, match=r"a.h5ad: the process that read it died .SIGABRT"):
+        next(items)
+
+
+def test_process_ends_with_who_asked() -> None:
+    items = iterate_isolated("a.h5ad", 60, count_to, 10**9)
+    next(items)
+    (child,) = multiprocessing.active_children()
+    items.close()
+    assert not child.is_alive()

@@ -1,7 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import scanpy as sc
 
 from small_atlas import N_GENES, UNMEASURED, make_atlas
 from tabatlas import names
@@ -9,7 +8,7 @@ from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import GeneMismatchError, IntegrityError, ModelError
 from tabatlas.experiment import open_experiment
 from tabatlas.genes import load_gene_table
-from tabatlas.pack.genes import choose_genes, rank_variable_genes
+from tabatlas.pack.genes import choose_genes
 from tabatlas.pack.settings import PackSettings
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.stream.packed import PackedSource
@@ -114,15 +113,6 @@ def test_genes_are_all_measured_ones_or_a_list(tmp_path):
     assert choose_genes(settings, atlas, measured, "Homo sapiens").tolist() == [2, 7]
     with pytest.raises(GeneMismatchError, match="is no gene of the atlas"):
         choose_genes(settings, atlas[:5], measured[:5], "Homo sapiens")
-
-
-def test_variable_genes_are_scanpys(atlas):
-    _, minibatch = read_all(atlas, "train")
-    counts, total_n = minibatch.to_csr(N_GENES), minibatch.total_n.numpy()
-    adata = sc.AnnData(log1p_cp10k(counts, total_n))
-    sc.pp.highly_variable_genes(adata, n_top_genes=20)
-    wanted = np.flatnonzero(adata.var["highly_variable"])
-    np.testing.assert_array_equal(rank_variable_genes(counts, total_n, 20), wanted)
 
 
 def test_variable_genes_become_the_packs_genes(tmp_path):

@@ -1,15 +1,13 @@
 """The screens of Norman et al. and McFaline-Figueroa et al., outside an atlas of blood."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from real_atlas import build_atlas
 from tabatlas.provenance import read_json
 
-ROOT = Path(__file__).parents[2]
 DATA = os.environ.get("TABATLAS_DATA")
 
 pytestmark = [
@@ -23,19 +21,8 @@ pytestmark = [
 def scores(tmp_path_factory):
     """Scores of both screens by the workflow, in a folder in which `data` is the real cells."""
     folder = tmp_path_factory.mktemp("norman")
-    (folder / "data").symlink_to(Path(DATA).resolve())
-    config = Path(__file__).with_name("norman.yaml")
     target = "results/norman/perturb/scores.json"
-    command = ["-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "2", target]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "src")}
-    done = subprocess.run(
-        [sys.executable, *command, "--configfile", config],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    build_atlas(Path(__file__).with_name("norman.yaml"), Path(DATA), folder, target)
     return read_json(folder / target)
 
 

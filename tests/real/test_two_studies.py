@@ -2,16 +2,14 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from panglao import REFERENCE, write_markers
+from real_atlas import build_atlas
 from tabatlas.provenance import read_json
 
-ROOT = Path(__file__).parents[2]
 DATA = os.environ.get("TABATLAS_DATA")
 
 pytestmark = [
@@ -24,16 +22,8 @@ pytestmark = [
 def results(tmp_path_factory):
     """The atlas of two studies, built in a folder in which `data` is the real cells."""
     folder = tmp_path_factory.mktemp("two_studies")
-    (folder / "data").symlink_to(Path(DATA).resolve())
     write_markers(Path(DATA) / REFERENCE, folder / "markers.tsv")
-    config = Path(__file__).with_name("two_studies.yaml")
-    snakefile = ROOT / "Snakefile"
-    command = ["-m", "snakemake", "-s", snakefile, "--cores", "2", "--configfile", config]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "src")}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    build_atlas(Path(__file__).with_name("two_studies.yaml"), Path(DATA), folder)
     return folder / "results" / "two_studies"
 
 

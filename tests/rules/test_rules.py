@@ -9,8 +9,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+
+from tabatlas import names
+from tabatlas.experiment import open_experiment
+from tabatlas.provenance import digest_file
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"n_d": 4, "n_a": 4, "n_steps": 1, "n_shared": 1, "n_independent": 1}
@@ -114,6 +119,63 @@ def test_a_changed_dataset_row_reruns_that_dataset_only(built):
     done = built.snakemake("--cores", "1", "-n", *built.configure(datasets=rows))
     fetched = re.findall(r"output: results/tiny/fetch/(\w+).h5ad", done.stdout + done.stderr)
     assert fetched == ["two"]
+
+
+# Its id stands before the others: every cell of theirs gets another joinid.
+ADDED = {"dataset_id": "another", "path": "simulate:demo_b"}
+
+
+def test_an_added_dataset_is_read_alone_and_then_everything_follows(built):
+    change = built.configure(datasets=[*TINY["datasets"], ADDED])
+    done = built.snakemake("--cores", "1", "-n", *change)
+    jobs = done.stdout + done.stderr
+    for stage in PER_DATASET:
+        found = re.findall(rf"output: results/tiny/{stage}/(\w+)\.h5ad", jobs)
+        assert found == ["another"], stage
+    # The experiment of three datasets is another one, into which all three are written.
+    appended = re.findall(r"output: results/tiny/ingest/append/(\w+)\.json", jobs)
+    assert set(appended) == {"another", "one", "two"}
+    assert built.plan(*change) == {"simulate"} | PER_DATASET | INGEST | AFTER_INGEST
+
+
+@pytest.mark.slow
+def test_an_atlas_that_grew_leaves_the_old_bundle_and_the_old_experiment_as_they_were(
+    built, tmp_path
+):
+    grown = Workdir(tmp_path / "grown")
+    shutil.copytree(built.path, grown.path)
+    results = grown.path / "results" / "tiny"
+    old = json.loads((results / "bundle" / "bundle.json").read_text())
+    old_manifest = results / "ingest" / "old.json"
+    shutil.copy(results / "ingest" / "manifest.json", old_manifest)
+    cells = read_experiment(old_manifest)
+    untouched = [results / stage / "one.h5ad" for stage in sorted(PER_DATASET)]
+    written = [path.stat().st_mtime_ns for path in untouched]
+    change = grown.configure(datasets=[*TINY["datasets"], ADDED])
+    grown.snakemake("--cores", "2", *change)
+    assert [path.stat().st_mtime_ns for path in untouched] == written
+    new = json.loads((results / "bundle" / "bundle.json").read_text())
+    assert new["path"] != old["path"]
+    for bundle in (old, new):
+        folder = results / "bundle" / bundle["path"]
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        sums = {path: sha for sha, path in (line.split("  ") for line in lines)}
+        assert sums == bundle["files"]
+        assert {path: digest_file(folder / path) for path in sums} == sums
+    assert read_experiment(old_manifest) == cells
+    grew = read_experiment(results / "ingest" / "manifest.json")
+    assert grew.keys() > cells.keys()
+    assert {name: grew[name] for name in cells} == cells
+    assert grown.plan(*change) == set()
+
+
+def read_experiment(manifest):
+    """Cells of a sealed experiment, and of each the sum of its counts by gene's place."""
+    with open_experiment(manifest) as experiment:
+        obs = experiment.read_obs([names.OBS_ID])
+        counts = experiment.read_counts(obs[names.JOINID].to_numpy())
+    marks = (counts @ np.arange(1, counts.shape[1] + 1)).tolist()
+    return dict(zip(obs[names.OBS_ID], marks, strict=True))
 
 
 @pytest.mark.parametrize(

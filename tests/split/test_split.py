@@ -3,13 +3,15 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from small_atlas import Atlas
+from synthetic import make_experiment, make_normalized, write_normalized
 from tabatlas import names
 from tabatlas.errors import ConfigError
 from tabatlas.experiment import name_donors
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.split.assign import assign_parts
 from tabatlas.split.donors import draw_cells, draw_part, draw_units, tie_groups
-from tabatlas.split.duplicates import confirm_pairs, pair_barcodes
+from tabatlas.split.duplicates import confirm_pairs, pair_barcodes, put_best_first
 from tabatlas.split.perturbations import fold_perturbations
 from tabatlas.split.prove import prove_disjoint
 from tabatlas.split.settings import SplitSettings
@@ -172,6 +174,69 @@ def test_duplicates_have_one_barcode_and_near_equal_counts_over_shared_genes():
     shared = np.array([True, True, False, False])
     found = confirm_pairs(pairs, lambda rows: counts[rows], lambda a, b: shared)
     assert found.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "n_measured", "held_out", "kept"),
+    [
+        (["unknown", "T"], [9, 5], (), 1),  # the labeled copy
+        (["T", "T"], [5, 9], (), 1),  # the one with more genes
+        (["T", "T"], [9, 9], (), 0),  # the first
+        (["T", "unknown"], [9, 5], ("b",), 1),  # the one that is there to be tested
+    ],
+)
+@pytest.mark.parametrize("pair", [[0, 1], [1, 0]])
+def test_the_copy_that_is_worth_most_is_kept(labels, n_measured, held_out, kept, pair):
+    obs = make_obs(2, **{names.CELL_TYPE: labels, names.DATASET_ID: ["a", "b"]})
+    ordered = put_best_first(np.array([pair]), obs, np.array(n_measured), held_out)
+    assert ordered.tolist() == [[kept, 1 - kept]]
+
+
+def spell_barcodes(n_cells):
+    """Sequences of 10 bases, all different."""
+    return [
+        "".join("ACGT"[cell >> 2 * place & 3] for place in range(10)) for cell in range(n_cells)
+    ]
+
+
+def test_a_label_is_not_lost_with_the_copy_that_comes_later(tmp_path):
+    """Dataset `a` holds the cells of `b` again, without their labels, and comes first."""
+    sources = [tmp_path / f"{name}.h5ad" for name in "abc"]
+    for path in sources[1:]:
+        adata = make_normalized(path, path.stem, n_cells=40, n_donors=4)
+        adata.obs[names.BARCODE] = spell_barcodes(40)
+        write_normalized(adata, path)
+        if path.stem == "b":
+            adata.obs[names.DATASET_ID] = pd.Categorical(["a"] * 40)
+            adata.obs.index = adata.obs.index.str.replace("b:", "a:")
+            for label in names.LABELS:
+                adata.obs[label] = pd.Categorical([names.UNKNOWN] * 40)
+            write_normalized(adata, sources[0])
+    make_experiment(tmp_path / "ingest", sources)
+    atlas = Atlas(tmp_path)
+    atlas.run_split(test_fraction=0.3, validation_fraction=0.2)
+    cells = pd.read_parquet(atlas.cells)
+    copies = cells.loc[cells["reason"] == "duplicate", names.OBS_ID]
+    assert len(copies) == 40
+    assert copies.str.startswith("a:").all()
+    assert read_json(atlas.proof)["n_duplicates"] == 40
+
+
+def test_a_dataset_of_one_constant_donor_is_never_divided():
+    number = np.arange(400)
+    pooled = number < 150
+    obs = make_obs(400, 20, **{names.DATASET_ID: np.where(pooled, "pool", "a")})
+    obs.loc[pooled, [names.COLLECTION_ID, names.DONOR_ID]] = "pool", "kang_pool"
+    for seed in range(10):
+        assigned, _ = assign(obs, seed=seed, test_fraction=0.4)
+        assert assigned.loc[pooled, names.SPLIT].nunique() == 1
+
+
+def test_of_three_copies_one_is_kept():
+    obs = make_obs(3, **{names.DATASET_ID: list("abc"), names.CELL_TYPE: ["unknown", "T", "T"]})
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    ordered = put_best_first(pairs, obs, np.array([9, 5, 7]), ())
+    assert set(ordered[:, 1]) == {0, 1}
 
 
 def test_two_cells_without_shared_counts_are_no_duplicates():

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
+from synthetic import gene_ids
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import GeneMismatchError
@@ -114,6 +115,4 @@ def test_genes_that_the_experiment_lacks_are_an_error(atlas):
         open_experiment(atlas.manifest) as experiment,
         pytest.raises(GeneMismatchError, match=r"1 of the model's 2 genes.*ENSG99999999999"),
     ):
-        SomaSource(
-            experiment, np.arange(3), pd.Series(["ENSG00000000001", "ENSG99999999999"]), LABELS
-        )
+        SomaSource(experiment, np.arange(3), pd.Series([gene_ids(1)[0], "ENSG99999999999"]), LABELS)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType
 from typing import Any
@@ -33,7 +33,13 @@ STAGES = {
     "explain": "say which genes the classifier uses: replicate, attribute",
     "bundle": "put the models into one versioned folder",
     "report": "write the report",
-    "config": "print every knob as YAML, or the JSON schema of the config",
+}
+# What is no stage, and the module of each.
+OTHERS = {
+    "annotate": ("tabatlas.annotate.stage", "label and embed the cells of a query with a bundle"),
+    "verify": ("tabatlas.bundle.verify", "check every hash of a bundle and say what built it"),
+    "models": ("tabatlas.bundle.models", "list the bundles of a folder, or describe one"),
+    "config": ("tabatlas.config", "print every knob as YAML, or the JSON schema of the config"),
 }
 
 
@@ -80,20 +86,33 @@ def fail(stage: str, message: str, code: int) -> typing.NoReturn:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the first word."""
-    stages = "\n".join(f"  {name:<10} {meaning}" for name, meaning in STAGES.items())
+    others = {name: meaning for name, (_, meaning) in OTHERS.items()}
+    stages, others = (list_commands(commands) for commands in (STAGES, others))
     top = argparse.ArgumentParser(
         prog="tabatlas",
         description="Rebuild a single-cell atlas; each stage is a command.",
-        epilog=f"stages, in the order of the data:\n{stages}\n\n`tabatlas STAGE --help` says more.",
+        epilog=f"stages, in the order of the data:\n{stages}\n\nothers:\n{others}\n\n"
+        "`tabatlas COMMAND --help` says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("stage", choices=STAGES, metavar="STAGE", help="one of the stages below")
+    choices = [*STAGES, *OTHERS]
+    top.add_argument("stage", choices=choices, metavar="COMMAND", help="one of those below")
     return top
+
+
+def list_commands(commands: Mapping[str, str]) -> str:
+    """Commands and their meaning, a line each."""
+    return "\n".join(f"  {name:<10} {meaning}" for name, meaning in commands.items())
+
+
+def find_module(stage: str) -> str:
+    """The module whose functions a command runs."""
+    return OTHERS[stage][0] if stage in OTHERS else f"tabatlas.{stage}.stage"
 
 
 def parse_command(stage: str, arguments: Sequence[str]) -> Callable[[], None]:
     """The call that the arguments after the stage's name mean."""
-    module = importlib.import_module(f"tabatlas.{stage}" + (".stage" * (stage != "config")))
+    module = importlib.import_module(find_module(stage))
     parser = argparse.ArgumentParser(prog=f"tabatlas {stage}", description=inspect.getdoc(module))
     commands = find_commands(module)
     if list(commands) == ["run"]:
@@ -108,13 +127,25 @@ def parse_command(stage: str, arguments: Sequence[str]) -> Callable[[], None]:
             )
     values = vars(parser.parse_args(arguments))
     function = commands[values.pop("command")]
-    return lambda: function(**values)
+    return lambda: call_function(function, values)
+
+
+def call_function(function: Callable[..., None], values: dict[str, Any]) -> None:
+    """Call a function with the values of all its parameters, by position where it wants that."""
+    positional = [values.pop(name) for name in find_positional(function)]
+    function(*positional, **values)
+
+
+def find_positional(function: Callable[..., None]) -> list[str]:
+    """Parameters before a `/`: what the command line gives without a flag."""
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.kind is one.POSITIONAL_ONLY]
 
 
 def find_commands(module: ModuleType) -> dict[str, Callable[..., None]]:
     """The module's own functions of which every parameter says what its flag means."""
     return {
-        name: function
+        name.rstrip("_"): function  # `list_` is the command `list`
         for name, function in vars(module).items()
         if inspect.isfunction(function)
         and function.__module__ == module.__name__
@@ -128,10 +159,16 @@ def find_commands(module: ModuleType) -> dict[str, Callable[..., None]]:
 
 
 def add_flags(parser: argparse.ArgumentParser, function: Callable[..., None]) -> None:
-    """One flag per parameter: `Annotated[type, help]`, required where it has no default."""
+    """One flag per parameter: `Annotated[type, help]`, required where it has no default.
+
+    A parameter that is positional only is an argument without a flag.
+    """
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, text = typing.get_args(hints[name])
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, help=text, **parse_kind(kind) | {"metavar": name.upper()})
+            continue
         required = parameter.default is inspect.Parameter.empty
         options: dict[str, Any] = {"help": text, "required": required}
         if not required:

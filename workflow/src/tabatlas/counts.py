@@ -1,8 +1,9 @@
 """Raw counts: what they are, where a file keeps them, how they are read, scaled and written."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -32,13 +33,23 @@ DAMAGE = (
     TypeError,
     ValueError,
 )
+# A matrix in a file or in memory.
+Stored = h5py.Group | h5py.Dataset | np.ndarray | sp.spmatrix
 # Integer matrices that are not the counts of genes (RNA velocity and the like) are never guessed.
 COUNT_LAYERS = ("counts", "raw_counts", "raw", "umi", "umis", "UMIs", "count")
 
 
 @contextlib.contextmanager
-def open_h5ad(path: Path, source: str | None = None) -> Iterator[h5py.File]:
-    """Open an h5ad for reading; every error raised meanwhile names the file, or its `source`.
+def open_h5ad(path: Path, source: str | None = None, mode: str = "r") -> Iterator[h5py.File]:
+    """`open_hdf5` for an h5ad: what has no obs and var is refused too."""
+    with open_hdf5(path, source, mode) as file:
+        check_frames(file)
+        yield file
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path, source: str | None = None, mode: str = "r") -> Iterator[h5py.File]:
+    """Open an HDF5 file; every error raised meanwhile names the file, or its `source`.
 
     Raises `InputError` for a file that is none, damaged, or keeps data in other files.
     """
@@ -48,9 +59,8 @@ def open_h5ad(path: Path, source: str | None = None) -> Iterator[h5py.File]:
     if path.stat().st_size == 0:
         raise InputError(f"{place}: the file is empty (0 bytes). Fetch it again.")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, mode) as file:
             check_group(file)
-            check_frames(file)
             yield file
     except TabatlasError as error:
         named = str(error).startswith(place)
@@ -119,18 +129,24 @@ def check_frames(file: h5py.File) -> None:
             )
 
 
-def find_counts(file: h5py.File, wanted: str | None) -> str:
+def check_size(file: h5py.File) -> tuple[int, int]:
+    """Number of cells and genes. Raises `InputError` where there are none of either."""
+    n_cells, n_genes = index_length(file["obs"]), index_length(file["var"])
+    if not (n_cells and n_genes):
+        raise InputError(f"it holds {n_cells} cells and {n_genes} genes; both are needed.")
+    return n_cells, n_genes
+
+
+def find_counts(file: Mapping[str, Any], wanted: str | None) -> str:
     """Where a file keeps its raw counts: "X", "raw/X" or "layers/…".
 
-    `wanted` is the place the user named, or None to look. Raises `CountsError` with what each
-    place holds instead.
+    `file` is an open h5ad, or what `list_matrices` gives of an AnnData. `wanted` is the place that
+    the user named, or None to look. Raises `CountsError` with what each place holds instead.
     """
     if wanted is not None:
         place = wanted if wanted in ("X", "raw/X") else f"layers/{wanted.removeprefix('layers/')}"
         if place not in file:
-            raise CountsError(
-                f"`counts: {show(wanted)}` is not in the file; it has {list_places(file)}."
-            )
+            raise CountsError(f"`{show(wanted)}` is not in the file; it has {list_places(file)}.")
         candidates = [place]
     else:
         named = [f"layers/{name}" for name in COUNT_LAYERS]
@@ -143,18 +159,29 @@ def find_counts(file: h5py.File, wanted: str | None) -> str:
     found = "; ".join(f"{place} {verdict}" for place, verdict in verdicts.items()) or "no matrix"
     raise CountsError(
         f"no raw counts: {found}. The file has {list_places(file)}. "
-        "Give a file with raw counts, or name their place in `counts`."
+        "Give a file with raw counts, or name their place: `counts` of a dataset, `--layer` of a "
+        "query."
     )
 
 
-def list_places(file: h5py.File) -> str:
+def list_matrices(adata: ad.AnnData) -> dict[str, Any]:
+    """The matrices of an AnnData under the names that they have in a file."""
+    layers = {f"layers/{name}": values for name, values in adata.layers.items()}
+    own = {} if adata.X is None else {"X": adata.X}
+    raw = {} if adata.raw is None else {"raw/X": adata.raw.X}
+    # Of a backed AnnData the matrix in its file.
+    matrices = {place: getattr(one, "group", one) for place, one in (own | raw | layers).items()}
+    return matrices | {"layers": adata.layers}
+
+
+def list_places(file: Mapping[str, Any]) -> str:
     """The matrices of an h5ad, as text."""
     layers = [f"layers/{name}" for name in file.get("layers", {})]
     places = [place for place in ("X", "raw/X") if place in file] + layers
     return show_some(places) if places else "no matrix"
 
 
-def judge_values(matrix: h5py.Group | h5py.Dataset) -> str:
+def judge_values(matrix: Stored) -> str:
     """What keeps a stored matrix from being raw counts, or "" if nothing does."""
     if (isinstance(matrix, h5py.Group) and "data" not in matrix) or (
         isinstance(matrix, h5py.Dataset) and matrix.ndim != 2
@@ -169,14 +196,14 @@ def judge_values(matrix: h5py.Group | h5py.Dataset) -> str:
     return "holds nothing but zeros" if empty else ""
 
 
-def iterate_values(matrix: h5py.Group | h5py.Dataset) -> Iterator[np.ndarray]:
+def iterate_values(matrix: Stored) -> Iterator[np.ndarray]:
     """The stored values of a sparse or dense matrix, block by block, flat."""
-    if isinstance(matrix, h5py.Group):
-        data = matrix["data"]
+    if isinstance(matrix, h5py.Group) or sp.issparse(matrix):
+        data = matrix["data"] if isinstance(matrix, h5py.Group) else matrix.data
         for start in range(0, data.shape[0], BLOCK):
             yield data[start : start + BLOCK]
     else:
-        rows = max(1, BLOCK // max(1, matrix.shape[1]))
+        rows = rows_of_block(matrix)
         for start in range(0, matrix.shape[0], rows):
             yield matrix[start : start + rows].ravel()
 
@@ -206,10 +233,54 @@ def check_counts(matrix: sp.csr_matrix, place: str) -> None:
 
 
 def read_matrix(file: h5py.File, place: str, n_genes: int) -> sp.csr_matrix:
-    """Read a matrix of the file as canonical CSR float32, its structure verified.
+    """Read a matrix of the file as canonical CSR float32, its structure verified."""
+    check_structure(file, place, n_genes)
+    stored = file[place]
+    if isinstance(stored, h5py.Group):
+        matrix = sp.csr_matrix(read_elem(stored), dtype=np.float32)
+    else:
+        matrix = sp.vstack(list(iterate_rows(stored, rows_of_block(stored))), format="csr")
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
 
-    Raises `InputError` where it does not fit obs and `n_genes`, or is damaged: indices that are out
-    of range load silently otherwise and give other cells' values.
+
+def iterate_rows(stored: Stored, n_rows: int) -> Iterator[sp.csr_matrix]:
+    """Blocks of `n_rows` rows of a matrix in a file or in memory, as CSR float32.
+
+    Only a block is in memory at a time, except of a matrix that is stored by columns.
+    """
+    if isinstance(stored, h5py.Group) and stored.attrs["encoding-type"] == "csr_matrix":
+        yield from iterate_compressed(stored, n_rows)
+        return
+    if isinstance(stored, h5py.Group):
+        stored = read_elem(stored)
+    if sp.issparse(stored):
+        stored = stored.tocsr()
+    for start in range(0, stored.shape[0], n_rows):
+        yield sp.csr_matrix(stored[start : start + n_rows], dtype=np.float32)
+
+
+def iterate_compressed(stored: h5py.Group, n_rows: int) -> Iterator[sp.csr_matrix]:
+    """Blocks of rows of a stored CSR matrix."""
+    pointers = stored["indptr"][:].astype(np.int64)
+    for start in range(0, len(pointers) - 1, n_rows):
+        bounds = pointers[start : start + n_rows + 1]
+        entries = slice(bounds[0], bounds[-1])
+        values, columns = stored["data"][entries], stored["indices"][entries]
+        arrays = (values.astype(np.float32), columns, bounds - bounds[0])
+        yield sp.csr_matrix(arrays, shape=(len(bounds) - 1, int(stored.attrs["shape"][1])))
+
+
+def rows_of_block(stored: h5py.Dataset | np.ndarray) -> int:
+    """Number of rows of a dense matrix that make up a block."""
+    return max(1, BLOCK // max(1, stored.shape[1]))
+
+
+def check_structure(file: h5py.File, place: str, n_genes: int) -> None:
+    """Raise `InputError` where a matrix does not fit obs and `n_genes`, or is damaged.
+
+    Indices that are out of range load silently otherwise and give other cells' values.
     """
     stored = file[place]
     shape = (index_length(file["obs"]), n_genes)
@@ -219,20 +290,6 @@ def read_matrix(file: h5py.File, place: str, n_genes: int) -> sp.csr_matrix:
         raise InputError(f"`{place}` is {stated}, but obs and var are {shape}: it is damaged.")
     if sparse:
         check_compressed(stored, place, shape)
-        matrix = sp.csr_matrix(read_elem(stored), dtype=np.float32)
-    else:
-        matrix = read_dense(stored)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    return matrix
-
-
-def read_dense(stored: h5py.Dataset) -> sp.csr_matrix:
-    """Read a dense matrix as CSR float32; only a block of rows is dense at a time."""
-    rows = max(1, BLOCK // stored.shape[1])
-    starts = range(0, stored.shape[0], rows)
-    blocks = [sp.csr_matrix(stored[one : one + rows], dtype=np.float32) for one in starts]
-    return sp.vstack(blocks, format="csr")
 
 
 def check_compressed(stored: h5py.Group, place: str, shape: tuple[int, int]) -> None:

@@ -73,15 +73,20 @@ class Experiment:
     def read_counts(self, joinids: np.ndarray) -> sp.csr_matrix:
         """Raw counts of cells in the order of `joinids` (n, all genes) int32."""
         stored = self.soma.ms[names.MEASUREMENT].X[names.RAW_LAYER]
-        order = np.argsort(joinids, kind="stable")
-        ascending = joinids[order]
-        # A stated order would cost ten times as much; CSR needs none.
-        coo = stored.read(coords=(ascending,)).tables().concat()
-        row = order[np.searchsorted(ascending, coo["soma_dim_0"].to_numpy())]
-        entries = (coo["soma_data"].to_numpy(), (row, coo["soma_dim_1"].to_numpy()))
-        counts = sp.csr_matrix(entries, shape=(len(joinids), stored.shape[1]), dtype=np.int32)
+        counts = read_rows(stored, joinids).astype(np.int32, copy=False)
         counts.sort_indices()
         return counts
+
+
+def read_rows(stored: tiledbsoma.SparseNDArray, joinids: np.ndarray) -> sp.csr_matrix:
+    """Rows of a sparse SOMA array in the order of `joinids` (n, all columns), columns unsorted."""
+    order = np.argsort(joinids, kind="stable")
+    ascending = joinids[order]
+    # A stated order would cost ten times as much; CSR needs none.
+    coo = stored.read(coords=(ascending,)).tables().concat()
+    row = order[np.searchsorted(ascending, coo["soma_dim_0"].to_numpy())]
+    entries = (coo["soma_data"].to_numpy(), (row, coo["soma_dim_1"].to_numpy()))
+    return sp.csr_matrix(entries, shape=(len(joinids), stored.shape[1]))
 
 
 def name_donors(obs: pd.DataFrame) -> pd.Series:

@@ -89,6 +89,8 @@ PARTS = ("train", "validation", "test")
 
 # values
 UNKNOWN = "unknown"
+ASSIGNED = "assigned"  # a cell that got a label, beside UNKNOWN and LOW_QUALITY
+LOW_QUALITY = "low_quality"
 NOT_APPLICABLE = "na"
 PERTURBATION_DELIMITER = " || "  # CELLxGENE schema 7.1
 CONTROL = "control"

@@ -10,22 +10,24 @@ from typing import Annotated, Any
 from tabatlas import names
 from tabatlas.bundle.card import write_card
 from tabatlas.bundle.settings import BundleSettings
+from tabatlas.bundle.verify import ABOUT, ATLAS_GENES, CARD, FORMAT, SUMS, name_version
 from tabatlas.errors import IntegrityError
+from tabatlas.experiment import open_experiment
 from tabatlas.provenance import (
     digest_file,
-    digest_json,
+    digest_files,
     read_json,
     stage_digest,
     sync_folder,
     write_json,
     write_text,
 )
+from tabatlas.tables import write_table
 from tabatlas.train.checkpoint import read_tensors, write_tensors
 from tabatlas.train.model import CONFIG, GENES, WEIGHTS, read_model
 
 logger = logging.getLogger(__name__)
 
-SUMS = "SHA256SUMS"
 # Settings that name a place, and those that may name a file whose content counts.
 PLACES, TABLES = {"uri", "path"}, {"genes", "markers"}
 SCORES = "scores.json"
@@ -55,6 +57,7 @@ def run(
         folder = Path(temporary)
         copy_parts(encoder, classifier, embedder, effects, folder)
         shutil.copyfile(explanations / "types.parquet", folder / "importances.parquet")
+        write_atlas_genes(manifest, folder)
         metrics = describe_atlas(manifest, proof)
         scored = (encoder, classifier, embedder, effects, explanations)
         metrics |= dict(zip(SCORED, (read_json(one / SCORES) for one in scored), strict=True))
@@ -65,10 +68,10 @@ def run(
         code = {stage: stage_digest(stage) for stage in names.MODEL_STAGES}
         versions = find_versions()
         write_json({"stages": code, "versions": versions}, folder / "code.json")
-        version = f"{chosen.version}+{digest_json(digest_files(folder))[:12]}"
-        name = chosen.name or atlas
+        name, version = chosen.name or atlas, name_version(chosen.version, digest_files(folder))
+        write_json(describe_bundle(name, version, chosen), folder / ABOUT)
         card = write_card(f"{name}@{version}", chosen, read_json(folder / CONFIG), metrics)
-        write_text(card, folder / "README.md")
+        write_text(card, folder / CARD)
         files = digest_files(folder)
         write_text("".join(f"{sha}  {path}\n" for path, sha in files.items()), folder / SUMS)
         place = put_in_place(folder, bundles / f"{name}@{version}")
@@ -93,6 +96,19 @@ def copy_parts(
         shutil.copyfile(classifier / name, folder / name)
     shutil.copyfile(embedder / CONFIG, folder / "embedding.json")
     shutil.copyfile(effects / "heads.json", folder / "perturb.json")
+
+
+def write_atlas_genes(manifest: Path, folder: Path) -> None:
+    """Write all genes of the atlas: a query's counts are scaled by its sum over these."""
+    with open_experiment(manifest) as experiment:
+        genes = experiment.read_var()
+    write_table(genes[[names.FEATURE_ID, names.FEATURE_NAME]], folder / ATLAS_GENES)
+
+
+def describe_bundle(name: str, version: str, chosen: BundleSettings) -> dict[str, Any]:
+    """`bundle.json`: what a program must know before it reads the rest."""
+    about = {"format": FORMAT, "name": name, "version": version}
+    return about | {"license": chosen.license, "intended_use": chosen.intended_use}
 
 
 def describe_atlas(manifest: Path, proof: Path) -> dict[str, Any]:
@@ -124,12 +140,6 @@ def name_source(facts: Path) -> tuple[str, str]:
     """Dataset id and sha256 of the file it came from."""
     found = read_json(facts)
     return found["dataset_id"], found["sha256"]
-
-
-def digest_files(folder: Path) -> dict[str, str]:
-    """sha256 of every file, by its path within the folder, sorted."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): digest_file(path) for path in paths}
 
 
 def put_in_place(folder: Path, place: Path) -> Path:

@@ -40,7 +40,8 @@ def map_genes(
     column, mapping = best_mapping(columns, organism)
     refuse_two_organisms(column, mapping, place, organism)
     if mapping.n_mapped < max(1, least * len(var)):
-        raise explain_mismatch(column, place, organism)
+        step = "Check `gene_id` and `organism` of the dataset."
+        raise explain_mismatch(column, place, organism, step)
     known = load_gene_table(organism).reindex(mapping.feature_id)
     own = var.index.astype(str).to_numpy()
     unmapped = mapping.feature_id == ""

@@ -2,11 +2,20 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from tabatlas.errors import InputError, TabatlasError
+
+PATIENCE, PATIENCE_PER_BYTE = 600, 2e-6  # seconds; ten times what a laptop needs
+ITEM, END, ERROR = "item", "end", "error"
+
+
+def allow_seconds(path: Path) -> float:
+    """Within what time a healthy file is read."""
+    return PATIENCE + path.stat().st_size * PATIENCE_PER_BYTE
 
 
 def call_isolated(place: str, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -14,39 +23,66 @@ def call_isolated(place: str, seconds: float, function: Callable[..., Any], *arg
 
     Raises `InputError` about `place` where the process dies, or does not end within `seconds`.
     """
-    # Not forked: a copy of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=send_outcome, args=(sender, function, arguments), daemon=True)
-    child.start()
-    sender.close()  # so that the stream ends where the child does
-    try:
-        if not receiver.poll(seconds):
-            child.kill()
-            child.join()
-            raise InputError(
-                f"{place}: not read within {seconds:.0f} s: the file is damaged, or the disk is "
-                "very slow. Fetch it again, or copy it to a faster disk."
-            )
-        value, error = receiver.recv()
-    except EOFError:
-        child.join()
-        raise explain_death(place, child.exitcode or 0) from None
-    child.join()
-    if error is not None:
-        raise error
+    (value,) = iterate_isolated(place, seconds, yield_outcome, function, *arguments)
     return value
 
 
-def send_outcome(
-    sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
-    """Send the value of a call, or the error that the user is to hear of."""
+def yield_outcome(function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """What a function returns, as the only item of a generator."""
+    yield function(*arguments)
+
+
+def iterate_isolated(
+    place: str, seconds: float, function: Callable[..., Iterable[Any]], *arguments: Any
+) -> Iterator[Any]:
+    """What the generator `function(*arguments)` yields, from a new process that works ahead by one.
+
+    Raises what it raises, and `InputError` about `place` where the process dies or needs more than
+    `seconds` for an item. The process ends with this generator, however that ends.
+    """
+    # Not forked: a copy of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=send_items, args=(sender, function, arguments), daemon=True)
+    child.start()
+    sender.close()  # so that the stream ends where the child does
     try:
-        outcome = function(*arguments), None
+        kind, value = receive(place, seconds, receiver)
+        while kind == ITEM:
+            yield value
+            kind, value = receive(place, seconds, receiver)
+    except EOFError:
+        child.join()
+        raise explain_death(place, child.exitcode or 0) from None
+    finally:
+        child.kill()  # it has nothing more to say
+        child.join()
+        receiver.close()
+    if kind == ERROR:
+        raise value
+
+
+def receive(place: str, seconds: float, receiver: Connection) -> tuple[str, Any]:
+    """The next message of a child."""
+    if not receiver.poll(seconds):
+        raise InputError(
+            f"{place}: not read within {seconds:.0f} s: the file is damaged, or the disk is very "
+            "slow. Fetch it again, or copy it to a faster disk."
+        )
+    return receiver.recv()
+
+
+def send_items(
+    sender: Connection, function: Callable[..., Iterable[Any]], arguments: tuple[Any, ...]
+) -> None:
+    """Send each item of a generator, and how it ended: well, or with an error for the user."""
+    try:
+        for item in function(*arguments):
+            sender.send((ITEM, item))
+        end = END, None
     except (TabatlasError, OSError, MemoryError) as error:
-        outcome = None, error
-    sender.send(outcome)
+        end = ERROR, error
+    sender.send(end)
 
 
 def explain_death(place: str, exitcode: int) -> Exception:

@@ -35,13 +35,18 @@ def refuse_two_organisms(
             )
 
 
-def explain_mismatch(column: Sequence[str], place: str, organism: str) -> GeneMismatchError:
-    """The error about a file of whose names in `column` too few are genes of `organism`."""
+def explain_mismatch(
+    column: Sequence[str], place: str, organism: str, otherwise: str
+) -> GeneMismatchError:
+    """The error about a file of whose names in `column` too few are genes of `organism`.
+
+    `otherwise` is the next step where the names themselves show none.
+    """
     column = [str(name) for name in column]
     found = count_known(column)
     known = ", ".join(f"{n} of {other}" for other, n in found.items())
     hints = (hint(column, organism) for hint in HINTS)
-    step = next(filter(None, hints), "Check `gene_id` and `organism` of the dataset.")
+    step = next(filter(None, hints), otherwise)
     return GeneMismatchError(
         f"{place}: only {found[organism]} of {len(column)} genes (first: "
         f"{show_some(column[:3])}) are genes of {organism}; the tables know {known}. {step}"

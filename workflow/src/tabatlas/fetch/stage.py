@@ -9,14 +9,12 @@ from typing import Annotated, Any
 from tabatlas.counts import write_h5ad
 from tabatlas.errors import show_some
 from tabatlas.fetch.download import download_file, verify_file
-from tabatlas.fetch.isolate import call_isolated
+from tabatlas.fetch.isolate import allow_seconds, call_isolated
 from tabatlas.fetch.settings import DatasetRow, FetchSettings
 from tabatlas.fetch.standardize import standardize_file
 from tabatlas.provenance import write_json
 
 logger = logging.getLogger(__name__)
-
-PATIENCE, PATIENCE_PER_BYTE = 600, 2e-6  # seconds; ten times what a laptop needs
 
 
 def run(
@@ -33,7 +31,7 @@ def run(
         path = bring_file(about, source, Path(folder))
         sha256 = verify_file(path, about.sha256, about.path)
         # A damaged file can crash the HDF5 library or lock it in an endless loop.
-        seconds = PATIENCE + path.stat().st_size * PATIENCE_PER_BYTE
+        seconds = allow_seconds(path)
         written = Path(folder, "cells.h5ad")
         found = call_isolated(about.path, seconds, convert_file, path, about, chosen, written)
         os.replace(written, cells)

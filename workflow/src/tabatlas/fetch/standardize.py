@@ -7,8 +7,7 @@ import anndata as ad
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.counts import find_counts, index_length, open_h5ad, read_frame, read_matrix
-from tabatlas.errors import InputError
+from tabatlas.counts import check_size, find_counts, open_h5ad, read_frame, read_matrix
 from tabatlas.fetch.genes import find_expression, map_genes
 from tabatlas.fetch.labels import standardize_cells
 from tabatlas.fetch.settings import DatasetRow, FetchSettings
@@ -22,9 +21,7 @@ def standardize_file(
     Raises `InputError` and its kinds, with the file's name, for all that makes it unusable.
     """
     with open_h5ad(path, row.path) as file:
-        n_cells, n_genes = index_length(file["obs"]), index_length(file["var"])
-        if not (n_cells and n_genes):
-            raise InputError(f"it holds {n_cells} cells and {n_genes} genes; both are needed.")
+        check_size(file)
         place = find_counts(file, row.counts)
         frame = "raw/var" if place == "raw/X" else "var"
         obs, var = read_frame(file, "obs"), read_frame(file, frame)

@@ -27,3 +27,32 @@ class FinetuneSettings(TrainingSettings):
     min_class_cells: int = Field(
         5, ge=1, description="Training cells that a class needs; smaller ones are left out."
     )
+    ambient_share: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of ambient molecules that any droplet may hold when a cell is asked "
+        "whether its counts speak for its type (Young & Behjati 2020: 2 to 50 %, often 10 %).",
+    )
+    low_share: float = Field(
+        0.01,
+        ge=0,
+        lt=0.5,
+        description="Share of validation cells that are the least typical: a cell is unknown that "
+        "is less than half as typical as all others, so nearer to the ambient (own choice).",
+    )
+    kept_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of validation cells that must keep their label when they are thinned "
+        "to `min_counts` molecules; cells with fewer are of low quality. At half, a poorer cell's "
+        "label is as likely as not that of its full depth (own choice).",
+    )
+    empty_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of empty droplets of `min_counts` molecules that may get a label: with "
+        "fewer molecules nobody can tell them from cells (own choice).",
+    )

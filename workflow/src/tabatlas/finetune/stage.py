@@ -13,12 +13,21 @@ import torch
 from tabatlas import names
 from tabatlas.errors import InputError
 from tabatlas.experiment import open_experiment
-from tabatlas.finetune.calibrate import calibrate, fit_temperature
+from tabatlas.finetune.calibrate import calibrate
 from tabatlas.finetune.classes import CellClass, choose_classes, weigh_classes
 from tabatlas.finetune.evaluate import LOGISTIC, MAJORITY, TABNET, evaluate_methods
 from tabatlas.finetune.predictions import Predictions, fit_logistic, predict_cells
+from tabatlas.finetune.profiles import learn_profiles
+from tabatlas.finetune.rejection import (
+    find_unseen,
+    judge_test,
+    measure_confidence,
+    score_rejection,
+)
 from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.finetune.task import CellTypes
+from tabatlas.finetune.thresholds import learn_thresholds
+from tabatlas.finetune.typical import Typicality
 from tabatlas.provenance import read_json, write_json
 from tabatlas.scores.baselines import predict_majority
 from tabatlas.stream.packed import PackedSource
@@ -83,8 +92,8 @@ def run(
     """Learn cell types from labelled donors and score them on cells never seen."""
     chosen = FinetuneSettings.read(settings)
     training = train_classifier(encoder, pack, chosen, checkpoints)
-    cells, classes, labels = training.cells, training.classes, training.labels
-    temperature = calibrate_task(training.task, cells)
+    cells, classes = training.cells, training.classes
+    temperature, rule = calibrate_task(training.task, cells, chosen)
     logistic = fit_logistic(cells.train, cells.train_rows, len(classes), chosen.seed)
     with open_experiment(manifest) as experiment:
         parts = read_table(split, [names.JOINID, names.SPLIT, "donor"])
@@ -93,10 +102,11 @@ def run(
             experiment,
             tested[names.JOINID].to_numpy(),
             training.pretrained.genes[names.FEATURE_ID],
-            labels,
+            training.labels,
             training.pretrained.covariates,
         )
-        found = predict_cells(training.task, logistic, source, chosen.batch_size)
+        found = predict_cells(training.task, rule, logistic, source, chosen.batch_size)
+        judged = judge_test(training.task, rule, source, found.judged, chosen.seed)
     donors = tested.set_index(names.JOINID)["donor"]
     scores = score_test(found, donors, cells, classes, temperature, chosen.seed)
     scores |= {
@@ -104,11 +114,13 @@ def run(
         "temperature": temperature,
         "best_epoch": training.progress.best_epoch,
         "early_stop_unit": read_json(proof)["validation_unit"],
-        "n_unseen_test_cells": count_unseen(found, source.cells),
+        "n_unseen_test_cells": int(find_unseen(found.judged.label_n, source.cells).sum()),
+        "rejection": rule.thresholds | {"sets": score_rejection(judged, rule, temperature)},
     }
-    write_predictions(found, source.cells, classes, temperature, model)
-    write_json({"method": "temperature", "temperature": temperature}, model / CALIBRATION)
-    write_classifier(training, scores, model)
+    write_predictions(found, source.cells, classes, temperature, rule, model)
+    calibration = {"method": "temperature", "temperature": temperature} | rule.thresholds
+    write_json(calibration, model / CALIBRATION)
+    write_classifier(training, scores, model, rule)
 
 
 def train_classifier(
@@ -172,11 +184,13 @@ def build_task(
     )
 
 
-def calibrate_task(task: CellTypes, cells: Cells) -> float:
-    """The temperature that fits the validation cells."""
-    task.model.eval()
-    label_n, logits_nc = task.predict_rows(cells.validation, cells.validation_rows)
-    return fit_temperature(logits_nc.numpy(), label_n.numpy())
+def calibrate_task(
+    task: CellTypes, cells: Cells, chosen: FinetuneSettings
+) -> tuple[float, Typicality]:
+    """The temperature that fits the validation cells, and which cells are to get no label."""
+    n_classes = len(task.weight_c)
+    profile_cg = learn_profiles(cells.train, cells.train_rows, n_classes, chosen.seed)
+    return learn_thresholds(task, cells.validation, cells.validation_rows, profile_cg, chosen)
 
 
 def score_test(
@@ -188,14 +202,14 @@ def score_test(
     seed: int,
 ) -> dict[str, Any]:
     """Scores of all methods on the test cells whose label is one of the classes."""
-    known = found.label_n >= 0
-    label_n = found.label_n[known]
+    known = found.judged.label_n >= 0
+    label_n = found.judged.label_n[known]
     if not len(label_n):
         logger.warning("no labelled test cell: nothing is scored")
         return {"n_test_cells": 0, "methods": None}
     train_n = cells.train.label_n[cells.train_rows]
     probability = {
-        TABNET: calibrate(found.logits_nc[known], temperature),
+        TABNET: calibrate(found.judged.logits_nc[known], temperature),
         LOGISTIC: found.logistic_nc[known],
         MAJORITY: predict_majority(train_n, len(label_n), len(classes)),
     }
@@ -206,36 +220,36 @@ def score_test(
     return scores
 
 
-def count_unseen(found: Predictions, cells: pd.DataFrame) -> int:
-    """Labelled test cells of a type that no training cell has: nobody could name them."""
-    labelled = (cells[names.CELL_TYPE].astype(str) != names.UNKNOWN).to_numpy()
-    return int((labelled & (found.label_n < 0)).sum())
-
-
 def write_predictions(
     found: Predictions,
     cells: pd.DataFrame,
     classes: list[CellClass],
     temperature: float,
+    rule: Typicality,
     folder: Path,
 ) -> None:
-    """Write the test cells with their labels, predictions and confidence."""
-    probability_nc = calibrate(found.logits_nc, temperature)
+    """Write the test cells with their labels, predictions, confidence and status."""
+    judged = found.judged
     labels = np.array([one.label for one in classes], dtype=object)
     table = cells[[names.OBS_ID, names.JOINID, names.CELL_TYPE, names.CELL_TYPE_ID]].assign(
-        predicted=labels[probability_nc.argmax(axis=1)],
-        confidence=probability_nc.max(axis=1).astype(np.float32),
+        predicted=labels[judged.class_n],
+        confidence=measure_confidence(judged, rule, temperature).astype(np.float32),
+        typicality=judged.typicality_n.astype(np.float32),
+        status=rule.judge(judged.typicality_n, judged.counts_n),
         logistic_regression=labels[found.logistic_nc.argmax(axis=1)],
     )
     write_table(table, folder / "predictions.parquet")
 
 
-def write_classifier(training: Training, scores: dict[str, Any], folder: Path) -> None:
-    """Write the classifier; its weights, which a reader looks for, last."""
+def write_classifier(
+    training: Training, scores: dict[str, Any], folder: Path, rule: Typicality | None = None
+) -> None:
+    """Write the classifier and its rule; the weights, which a reader looks for, last."""
     write_json([one.describe() for one in training.classes], folder / LABELS)
     write_json(scores, folder / "scores.json")
     write_metrics(training.progress.metrics, folder)
     tensors = name_part(training.task.model.state_dict(), "classifier")
+    tensors |= rule.tensors if rule else {}
     pretrained = training.pretrained
     about = pretrained.about | {"encoder": pretrained.digest, "n_classes": len(training.classes)}
     write_model(Model(about, pretrained.genes, tensors), folder)

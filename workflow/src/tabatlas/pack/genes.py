@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
 
 from tabatlas import names
@@ -50,7 +48,7 @@ def choose_genes(
     """Positions of the training genes among the atlas's genes, in the atlas's order.
 
     `measured` (g,) says which genes any dataset with training cells measured. With `hvg` all
-    measured genes are candidates; see `rank_variable_genes`.
+    measured genes are candidates; see `pack.variable`.
     """
     if settings.genes in ("all", "hvg"):
         chosen = np.flatnonzero(measured)
@@ -71,16 +69,6 @@ def choose_genes(
             "Give a list or use `hvg`."
         )
     return chosen
-
-
-def rank_variable_genes(counts: sp.csr_matrix, total_n: np.ndarray, n_genes: int) -> np.ndarray:
-    """Positions of the most variable genes of a sample of training cells, ascending.
-
-    Source: `scanpy.pp.highly_variable_genes`, flavor "seurat", on log1p(CP10k).
-    """
-    adata = ad.AnnData(X=log1p_cp10k(counts, total_n))
-    sc.pp.highly_variable_genes(adata, n_top_genes=min(n_genes, adata.n_vars))
-    return np.flatnonzero(adata.var["highly_variable"].to_numpy())
 
 
 def describe_genes(var: pd.DataFrame, moments: GeneMoments) -> pd.DataFrame:

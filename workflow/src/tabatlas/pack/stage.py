@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,10 @@ import pandas as pd
 from tabatlas import names
 from tabatlas.errors import UsageError
 from tabatlas.experiment import Experiment, open_experiment
-from tabatlas.pack.genes import GeneMoments, choose_genes, describe_genes, rank_variable_genes
+from tabatlas.pack.genes import GeneMoments, choose_genes, describe_genes
 from tabatlas.pack.settings import PackSettings
 from tabatlas.pack.shards import read_shards, shuffle_cells, write_shard
+from tabatlas.pack.variable import Sample, rank_variable_genes
 from tabatlas.provenance import digest_file, digest_json, write_json
 from tabatlas.stream.packed import FORMAT
 from tabatlas.tables import read_table
@@ -22,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, _ = names.PARTS
 PRESENCE = "presence.npy"
-HVG_SAMPLE = 50_000  # cells; variable genes do not change with more
+HVG_SAMPLE = 20_000  # cells of a dataset; its variable genes do not change with more
+LEAST_CELLS = 10  # of a dataset that takes part in their choice
 
 
 def run(
@@ -75,15 +78,28 @@ def read_cells(experiment: Experiment, split: Path) -> pd.DataFrame:
 
 def select_genes(experiment: Experiment, train: pd.DataFrame, settings: PackSettings) -> np.ndarray:
     """Positions of the training genes; variable ones are found on training cells."""
-    used = np.unique(train["dataset"])
-    measured = experiment.read_presence()[used].any(axis=0)
+    presence_mg = experiment.read_presence()
+    measured = presence_mg[np.unique(train["dataset"])].any(axis=0)
     atlas = pd.Index(experiment.read_var()[names.FEATURE_ID])
     genes = choose_genes(settings, atlas, measured, experiment.about["organism"])
     if settings.genes != "hvg":
         return genes
-    sample = train.iloc[:HVG_SAMPLE]  # the table is shuffled
-    counts = experiment.read_counts(sample[names.JOINID].to_numpy())[:, genes]
-    return genes[rank_variable_genes(counts, sample[names.TOTAL_N].to_numpy(), settings.n_hvg)]
+    samples = sample_datasets(experiment, train, genes, presence_mg[:, genes])
+    return genes[rank_variable_genes(samples, len(genes), settings.n_hvg)]
+
+
+def sample_datasets(
+    experiment: Experiment, train: pd.DataFrame, genes: np.ndarray, presence_mg: np.ndarray
+) -> Iterator[Sample]:
+    """Training cells of one dataset after the other, with the genes that it measured."""
+    # A dataset of a few cells has no dispersion to rank by.
+    least = min(LEAST_CELLS, train["dataset"].value_counts().max())
+    for dataset, cells in train.groupby("dataset"):
+        if len(cells) < least:
+            continue
+        chosen = cells.iloc[:HVG_SAMPLE]  # the table is shuffled
+        counts = experiment.read_counts(chosen[names.JOINID].to_numpy())[:, genes]
+        yield Sample(counts, chosen[names.TOTAL_N].to_numpy(), presence_mg[dataset])
 
 
 def write_parts(

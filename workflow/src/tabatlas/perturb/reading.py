@@ -11,8 +11,8 @@ import scipy.sparse as sp
 
 from tabatlas import names
 from tabatlas.counts import (
+    check_size,
     find_counts,
-    index_length,
     iterate_values,
     judge_values,
     list_places,
@@ -50,9 +50,7 @@ def standardize_screen(
     Raises `InputError` and its kinds for all that makes it unusable.
     """
     with open_h5ad(path, row.path) as file:
-        n_cells, n_genes = index_length(file["obs"]), index_length(file["var"])
-        if not (n_cells and n_genes):
-            raise InputError(f"it holds {n_cells} cells and {n_genes} genes; both are needed.")
+        check_size(file)
         place, kind = find_values(file, row.values)
         obs = read_frame(file, "obs")
         var = read_frame(file, "raw/var" if place == "raw/X" else "var")

@@ -22,9 +22,9 @@ from tabatlas.counts import read_counts
 from tabatlas.errors import ConfigError
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.fetch.download import verify_file
-from tabatlas.fetch.isolate import call_isolated
+from tabatlas.fetch.isolate import allow_seconds, call_isolated
 from tabatlas.fetch.settings import FetchSettings
-from tabatlas.fetch.stage import PATIENCE, PATIENCE_PER_BYTE, bring_file
+from tabatlas.fetch.stage import bring_file
 from tabatlas.perturb.audit import audit_cells, audit_fits, list_yielded
 from tabatlas.perturb.reading import convert_screen
 from tabatlas.perturb.records import EFFECTS, FORMAT, name_tensors
@@ -64,7 +64,7 @@ def read(
     with tempfile.TemporaryDirectory(dir=cells.parent, prefix=".read.") as folder:
         path = bring_file(row.to_dataset(), source, Path(folder))
         sha256 = verify_file(path, row.sha256, row.path)
-        seconds = PATIENCE + path.stat().st_size * PATIENCE_PER_BYTE
+        seconds = allow_seconds(path)
         written = Path(folder, "cells.h5ad")
         chosen = FetchSettings.read(fetch)
         found = call_isolated(row.path, seconds, convert_screen, path, row, chosen, written)

@@ -1,7 +1,7 @@
 """Find cells that stand in two datasets: equal barcode and near-equal counts."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,3 +54,19 @@ def confirm_pairs(
         total = a.sum() + b.sum()
         same[number] = total > 0 and np.abs(a - b).sum() < NEAR * total
     return pairs[same]
+
+
+def put_best_first(
+    pairs: np.ndarray, obs: pd.DataFrame, n_measured_n: np.ndarray, held_out: Sequence[str]
+) -> np.ndarray:
+    """The pairs (m, 2) with the copy that is kept first.
+
+    That is the one of a held-out dataset, which is there to be tested; else the labeled one; else
+    the one with more measured genes; else the first.
+    """
+    held_out_n = obs[names.DATASET_ID].astype(str).isin(held_out).to_numpy()
+    labeled_n = (obs[names.CELL_TYPE].astype(str) != names.UNKNOWN).to_numpy()
+    order = np.lexsort((-np.arange(len(obs)), n_measured_n, labeled_n, held_out_n))
+    rank_n = np.empty(len(obs), dtype=np.int64)
+    rank_n[order] = np.arange(len(obs))
+    return np.take_along_axis(pairs, np.argsort(-rank_n[pairs], axis=1), axis=1)

@@ -1,6 +1,7 @@
 """Divide the cells of the experiment and prove that the parts do not meet."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from tabatlas.errors import ConfigError, InputError
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.provenance import write_json
 from tabatlas.split.assign import TRAIN, VALIDATION, assign_parts
-from tabatlas.split.duplicates import confirm_pairs, pair_barcodes
+from tabatlas.split.duplicates import confirm_pairs, pair_barcodes, put_best_first
 from tabatlas.split.perturbations import fold_perturbations
 from tabatlas.split.prove import prove_disjoint, summarize_parts
 from tabatlas.split.settings import SplitSettings
@@ -45,7 +46,7 @@ def run(
     with open_experiment(manifest) as experiment:
         obs = experiment.read_cells(COLUMNS)
         check_datasets(chosen, experiment.dataset_ids)
-        duplicates = find_duplicates(experiment, obs)
+        duplicates = find_duplicates(experiment, obs, chosen.held_out_datasets)
         digest = experiment.digest
     folds = fold_perturbations(
         obs, chosen.perturbation_folds, np.random.default_rng([chosen.seed, 1])
@@ -72,16 +73,19 @@ def check_datasets(settings: SplitSettings, known: list[str]) -> None:
         raise ConfigError("split.held_out_datasets: all datasets are held out; none would train.")
 
 
-def find_duplicates(experiment: Experiment, obs: pd.DataFrame) -> np.ndarray:
-    """Row pairs (m, 2) of one cell in two datasets; rows of obs are the joinids in order."""
+def find_duplicates(
+    experiment: Experiment, obs: pd.DataFrame, held_out: Sequence[str]
+) -> np.ndarray:
+    """Row pairs (m, 2) of one cell in two datasets, the copy that is kept first."""
     presence_mg = experiment.read_presence()
     dataset_n = obs["dataset"].to_numpy()
     joinid_n = obs[names.JOINID].to_numpy()
-    return confirm_pairs(
+    pairs = confirm_pairs(
         pair_barcodes(obs),
         lambda rows: experiment.read_counts(joinid_n[rows]),
         lambda a, b: presence_mg[dataset_n[a]] & presence_mg[dataset_n[b]],
     )
+    return put_best_first(pairs, obs, presence_mg.sum(axis=1)[dataset_n], held_out)
 
 
 def log_summary(summary: dict[str, Any]) -> None:

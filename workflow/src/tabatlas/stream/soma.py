@@ -47,7 +47,7 @@ class SomaSource:
         for start in range(0, len(self.cells), batch_size):
             yield self.read(slice(start, start + batch_size))
 
-    def read(self, rows: slice) -> Minibatch:
+    def read(self, rows: slice | np.ndarray) -> Minibatch:
         """The cells at places `rows` of the table."""
         joinid_n = self.cells[names.JOINID].to_numpy()[rows]
         counts = self.experiment.read_counts(joinid_n)[:, self.positions]

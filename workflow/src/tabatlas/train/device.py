@@ -7,7 +7,14 @@ from tabatlas.errors import UsageError
 
 
 def choose_device(wanted: str, threads: int) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`, with torch's threads set.
+    """The device for `auto`, `cpu` or `cuda`, with torch's threads set."""
+    # Sums change in their last bits with the number of threads.
+    torch.set_num_threads(threads)
+    return find_device(wanted)
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`.
 
     Raises `UsageError` where a GPU is asked for and absent: no silent CPU run.
     """
@@ -16,8 +23,6 @@ def choose_device(wanted: str, threads: int) -> torch.device:
             "device: cuda: torch sees no GPU here. Use `device: auto`, or run on a GPU node with "
             "a CUDA build of torch."
         )
-    # Sums change in their last bits with the number of threads.
-    torch.set_num_threads(threads)
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 

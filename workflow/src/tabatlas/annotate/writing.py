@@ -1,0 +1,39 @@
+"""Put the annotation into a copy of the query's file; nothing else in it is touched."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import write_elem
+
+from tabatlas.counts import open_h5ad
+
+
+def write_annotation(
+    path: Path,
+    source: str,
+    obs: Mapping[str, pd.Categorical | np.ndarray],
+    obsm: Mapping[str, np.ndarray],
+    uns: Mapping[str, Any],
+) -> None:
+    """Add columns, arrays and facts to an h5ad; those of the same name are replaced."""
+    with open_h5ad(path, source, mode="r+") as file:
+        frame = file["obs"]
+        replace_elements(frame, obs)
+        order = [name for name in frame.attrs["column-order"] if name not in obs]
+        frame.attrs["column-order"] = np.array([*order, *obs], dtype=h5py.string_dtype())
+        for name, elements in (("obsm", obsm), ("uns", uns)):
+            if name not in file:
+                write_elem(file, name, {})
+            replace_elements(file[name], elements)
+
+
+def replace_elements(group: h5py.Group, elements: Mapping[str, Any]) -> None:
+    """Write elements into a group as anndata does."""
+    for name, values in elements.items():
+        if name in group:
+            del group[name]
+        write_elem(group, name, values)
