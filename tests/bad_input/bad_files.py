@@ -85,6 +85,26 @@ def empty_heap(desk: Desk) -> None:
     desk.file.write_bytes(content)
 
 
+def break_type(desk: Desk) -> None:
+    """One bit: the name of obs' index is text of variable length, of a kind that does not exist.
+
+    HDF5 2.0 reads it and crashes.
+    """
+    content = bytearray(write_foreign(desk.file).read_bytes())
+    content[content.index(b"_index\0\0\x19\x01\x01\0\x10") + 9] ^= 2
+    desk.file.write_bytes(content)
+
+
+def crash_fetch(desk: Desk) -> list[str]:
+    break_type(desk)
+    return desk.fetch()
+
+
+def crash_screen(desk: Desk) -> list[str]:
+    break_type(desk)
+    return desk.read_screen()
+
+
 def lock_fetch(desk: Desk) -> list[str]:
     empty_heap(desk)
     return desk.fetch()
@@ -208,6 +228,8 @@ CASES = (
         ("mine.h5ad: not read within 2 s", "the file is damaged", "Fetch it again"),
         seconds=2,
     ),
+    Case("bit that crashes HDF5", crash_fetch, ("mine.h5ad", "damaged", "etch it again")),
+    Case("bit that crashes HDF5, in a screen", crash_screen, ("mine.h5ad", "damaged", "etch it")),
     Case("truncated screen", cut_screen, ("mine.h5ad", *DAMAGED)),
     Case("group within itself", nest, ("mine.h5ad", *DAMAGED)),
     Case(

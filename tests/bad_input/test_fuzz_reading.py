@@ -88,7 +88,7 @@ def test_damaged_file_is_refused_with_a_message_or_unharmed(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(isolate, "PATIENCE", 15)  # where damage locks HDF5 in a loop
+    monkeypatch.setattr(isolate, "PATIENCE", 8)  # where damage locks HDF5 in a loop
     make, compression = FILES[kind]
     desk = Desk(tmp_path)
     make().write_h5ad(desk.file, compression=compression)
