@@ -118,3 +118,12 @@ def test_the_card_states_scores_and_limits(atlas, models, tmp_path):
 
 def test_labels_cannot_break_the_cards_table():
     assert escape_cell("a|b\n<script>") == r"a\|b \<script\>"
+
+
+def test_the_card_says_who_gets_a_label(atlas, models, tmp_path):
+    folder, _ = make_bundle(atlas, models, tmp_path)
+    rows = read_json(folder / "metrics.json")["finetune"]["rejection"]["sets"]
+    card = (folder / "README.md").read_text()
+    for row in rows:
+        name = row["cells"].replace("_", " ")
+        assert f"| {name} | {100 * row['assigned']:.1f} % |" in card
