@@ -85,7 +85,7 @@ def test_predictions_of_every_test_cell_are_written(atlas, model, scores):
     assert sorted(table[names.JOINID]) == sorted(tested)
     right = (table["predicted"] == table[names.CELL_TYPE].astype(str)).mean()
     assert right == pytest.approx(scores["methods"]["tabnet"]["accuracy"])
-    assert table["confidence"].between(1 / 3, 1).all()
+    assert table["confidence"].between(0, 1).all()
 
 
 def test_the_folder_holds_a_whole_classifier(model, scores):
@@ -95,6 +95,18 @@ def test_the_folder_holds_a_whole_classifier(model, scores):
     assert [one["label"] for one in labels] == scores["confusion"]["labels"]
     assert found.tensors["classifier/head.weight"].shape == (len(labels), 8)
     assert read_json(model / "calibration.json")["temperature"] == scores["temperature"]
+
+
+def test_noise_made_from_the_test_gets_no_label_and_its_cells_do(model, scores):
+    sets = {row["cells"]: row for row in scores["rejection"]["sets"]}
+    assert set(sets) == {"test", "third_depth", "half_genes", "permuted_genes", "ambient"}
+    assert sets["test"]["assigned"] > 0.9
+    assert sets["ambient"]["assigned"] < 0.1
+    assert sets["permuted_genes"]["auroc"] > 0.9
+    calibration = read_json(model / "calibration.json")
+    assert calibration["min_typicality"] == scores["rejection"]["min_typicality"]
+    table = pd.read_parquet(model / "predictions.parquet")
+    assert (table["status"] == "assigned").mean() == pytest.approx(sets["test"]["assigned"])
 
 
 def test_two_runs_give_the_same_bytes(atlas, encoder, model, tmp_path):

@@ -49,24 +49,28 @@ def permute_genes(minibatch: Minibatch, presence_mg: Tensor, rng: np.random.Gene
     return replace(minibatch, gene=torch.from_numpy(np.concatenate(genes).astype(np.int32)))
 
 
-def draw_ambient(
-    minibatch: Minibatch, depth_n: np.ndarray, n_genes: int, rng: np.random.Generator
-) -> Minibatch:
-    """Empty droplets of `depth_n` molecules in the cells' places, from all cells of a dataset."""
+def pool_cells(minibatch: Minibatch, n_genes: int) -> np.ndarray:
+    """What all cells of its dataset sum to, in each cell's place (n, g)."""
     counts = minibatch.to_csr(n_genes).astype(np.float64)
-    drawn_ng = np.zeros(counts.shape, dtype=np.float32)
-    for dataset in np.unique(minibatch.dataset):
-        rows = np.flatnonzero(minibatch.dataset.numpy() == dataset)
-        pool_g = np.asarray(counts[rows].sum(axis=0)).ravel()
-        if pool_g.any():
-            drawn_ng[rows] = rng.multinomial(depth_n[rows], pool_g / pool_g.sum())
-    drawn = sp.csr_matrix(drawn_ng)
+    dataset_n = minibatch.dataset.numpy()
+    pool_ng = np.zeros(counts.shape)
+    for dataset in np.unique(dataset_n):
+        pool_ng[dataset_n == dataset] = counts[dataset_n == dataset].sum(axis=0)
+    return pool_ng
+
+
+def draw_droplets(
+    minibatch: Minibatch, depth_n: np.ndarray, soup_ng: np.ndarray, rng: np.random.Generator
+) -> Minibatch:
+    """Empty droplets in the cells' places: `depth_n` molecules of the composition `soup_ng`."""
+    share_ng = soup_ng / np.maximum(soup_ng.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    drawn = sp.csr_matrix(rng.multinomial(depth_n * soup_ng.any(axis=1), share_ng))
     scale_n = depth_n / np.maximum(count_molecules(minibatch).numpy(), 1)
     total_n = np.maximum(np.rint(minibatch.total_n.numpy() * scale_n), depth_n)
     return replace(
         minibatch,
         indptr=torch.from_numpy(drawn.indptr.astype(np.int64)),
         gene=torch.from_numpy(drawn.indices.astype(np.int32)),
-        count=torch.from_numpy(drawn.data),
+        count=torch.from_numpy(drawn.data.astype(np.float32)),
         total_n=torch.from_numpy(total_n.astype(np.int64)),
     )

@@ -13,9 +13,10 @@ from tabatlas import names
 from tabatlas.finetune.calibrate import calibrate
 from tabatlas.finetune.degrade import (
     MAX_CELLS,
-    draw_ambient,
+    draw_droplets,
     drop_genes,
     permute_genes,
+    pool_cells,
     thin_counts,
 )
 from tabatlas.finetune.predictions import Judged, judge_all
@@ -61,12 +62,16 @@ def degrade_cells(
     n_genes = presence_mg.shape[1]
     kept_g = torch.from_numpy(rng.random(n_genes) < 0.5)
     depth_n = count_molecules(minibatch).numpy()
+    pool_ng = pool_cells(minibatch, n_genes)
     third_n = torch.full((len(minibatch),), 1 / 3)
     degraded = {
         THIRD: (thin_counts(minibatch, third_n, generator), presence_mg),
         HALF: (drop_genes(minibatch, kept_g), presence_mg & kept_g),
         PERMUTED: (permute_genes(minibatch, presence_mg, rng), presence_mg),
-        AMBIENT: (draw_ambient(minibatch, depth_n, n_genes, rng), presence_mg),
+        AMBIENT: (
+            draw_droplets(minibatch, depth_n, pool_cells(minibatch, n_genes), rng),
+            presence_mg,
+        ),
     }
     device = task.presence_mg.device
     return {

@@ -7,7 +7,7 @@ import torch
 
 from tabatlas import names
 from tabatlas.finetune.calibrate import fit_temperature
-from tabatlas.finetune.degrade import MAX_CELLS, draw_ambient, thin_counts
+from tabatlas.finetune.degrade import MAX_CELLS, draw_droplets, thin_counts
 from tabatlas.finetune.predictions import judge_all
 from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.finetune.task import CellTypes
@@ -34,9 +34,7 @@ def learn_thresholds(
     temperature = fit_temperature(whole.logits_nc, whole.label_n)
     rule = replace(rule, min_typicality=find_typicality(whole.typicality_n, chosen.low_share))
     depth = find_depth(task, rule, cells.read(rows[:MAX_CELLS]), chosen)
-    # The atlas took cells that are as poor as its poorest: they are of no low quality.
-    poorest = int(np.quantile(whole.counts_n, chosen.low_share))
-    return temperature, replace(rule, min_counts=max(min(depth, poorest), 1))
+    return temperature, replace(rule, min_counts=depth)
 
 
 def find_typicality(typicality_n: np.ndarray, low_share: float) -> float:
@@ -54,16 +52,19 @@ def find_depth(
     """The least depth at which cells keep their label and empty droplets get none; or the last.
 
     The cells are thinned to that depth, where they are deeper, and empty droplets are drawn from
-    them; `kept_share` and `empty_share` say how many must keep and how many may get a label.
+    the mean of all types, which is none of them at any depth. `kept_share` and `empty_share` say
+    how many must keep their label and how many may get one.
     """
     rng, generator = np.random.default_rng([chosen.seed, 4]), seed_generator("cpu", chosen.seed)
     class_n = judge_all(task, rule, [cells], task.presence_mg).class_n
     counts_n = count_molecules(cells).numpy()
+    soup_g = rule.profile_cg.double().mean(dim=0).numpy()
+    soup_ng = soup_g * task.presence_mg.cpu().numpy()[cells.dataset]
     for depth in DEPTHS:
         share_n = torch.from_numpy(np.minimum(depth / np.maximum(counts_n, 1), 1))
         thin = judge_all(task, rule, [thin_counts(cells, share_n, generator)], task.presence_mg)
         depth_n = np.full(len(cells), depth)
-        droplets = draw_ambient(cells, depth_n, task.presence_mg.shape[1], rng)
+        droplets = draw_droplets(cells, depth_n, soup_ng, rng)
         empty = judge_all(task, rule, [droplets], task.presence_mg)
         labelled_n = rule.judge(empty.typicality_n, depth_n) == names.ASSIGNED
         deeper_n = counts_n > depth
