@@ -36,6 +36,11 @@ class GeneMapping:
         """Number of names that were found."""
         return int((self.feature_id != "").sum())
 
+    @property
+    def n_genes(self) -> int:
+        """Number of genes that were found."""
+        return len(set(self.feature_id) - {""})
+
 
 @functools.cache
 def load_gene_table(organism: str) -> pd.DataFrame:

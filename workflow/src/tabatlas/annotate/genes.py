@@ -1,5 +1,6 @@
 """Which of a model's genes a query measured, by whatever names it uses."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from tabatlas.errors import GeneMismatchError, show_some
-from tabatlas.fetch.genes import best_mapping, choose_columns, find_expression
-from tabatlas.fetch.mismatch import explain_mismatch, refuse_two_organisms
-from tabatlas.genes import TABLES, GeneMapping
+from tabatlas.fetch.genes import GeneColumn, best_column, choose_columns, find_expression
+from tabatlas.fetch.mismatch import count_known, explain_mismatch, refuse_two_organisms
 from tabatlas.stream.query import QueryGenes
 
 
@@ -24,10 +24,11 @@ class ModelGenes:
 
 @dataclass(frozen=True)
 class GeneMatch:
-    """A query's genes on a model's; `kind` is "ensembl" or "symbol"."""
+    """A query's genes on a model's; `kind` is "ensembl" or "symbol", `column` one of var."""
 
     genes: QueryGenes
     kind: str
+    column: str
     n_found: int
     n_genes: int
 
@@ -44,16 +45,15 @@ def match_genes(var: pd.DataFrame, model: ModelGenes, least: float, place: str) 
     `least` of the model's genes are there: labels would come from the few others.
     """
     expressed = find_expression(var, place)
-    columns = choose_columns(var[expressed], place, None)
-    column, mapping = best_mapping(columns, model.organism)
-    refuse_two_organisms(column, mapping, place, model.organism)
-    refuse_other_organism(columns, mapping, place, model.organism)
+    column = best_column(choose_columns(var[expressed], place, None), model.organism)
+    refuse_two_organisms(column.values, column.mapping, place, model.organism)
+    refuse_other_organism(column, place, model.organism)
     feature_id = np.full(len(var), "", dtype=object)
-    feature_id[expressed] = mapping.feature_id
+    feature_id[expressed] = column.mapping.feature_id
     genes = select_genes(feature_id, model)
-    match = GeneMatch(genes, mapping.kind, int(genes.found.sum()), len(model.own))
+    match = GeneMatch(genes, column.mapping.kind, column.name, int(genes.found.sum()), len(model.own))
     if match.share < max(least, 1 / match.n_genes):
-        raise explain_few(match, column, mapping, least, place, model.organism)
+        raise explain_few(match, column, least, place, model.organism)
     return match
 
 
@@ -66,33 +66,27 @@ def select_genes(feature_id: np.ndarray, model: ModelGenes) -> QueryGenes:
     return QueryGenes(selection, pd.Index(feature_id).isin(model.atlas))
 
 
-def refuse_other_organism(
-    columns: list[pd.Index | pd.Series], mapping: GeneMapping, place: str, organism: str
-) -> None:
+def refuse_other_organism(column: GeneColumn, place: str, organism: str) -> None:
     """Raise `GeneMismatchError` where more names are genes of another organism."""
-    for other in TABLES.keys() - {organism}:
-        column, found = best_mapping(columns, other)
-        if found.n_mapped > mapping.n_mapped:
+    n_own = column.mapping.n_mapped
+    for other, n_other in count_known(column.values).items():
+        if n_other > n_own:
             raise GeneMismatchError(
-                f"{place}: its genes (first: {show_some(column[:3])}) are those of {other} "
-                f"({found.n_mapped} known) and not of {organism} ({mapping.n_mapped} known), as "
-                "the model's. Use a model of that organism."
+                f"{place}: its genes (first: {show_some(column.values[:3])}) are those of {other} "
+                f"({n_other} known) and not of {organism} ({n_own} known), as the model's. Use a "
+                "model of that organism."
             )
 
 
 def explain_few(
-    match: GeneMatch,
-    column: list[str],
-    mapping: GeneMapping,
-    least: float,
-    place: str,
-    organism: str,
+    match: GeneMatch, column: GeneColumn, least: float, place: str, organism: str
 ) -> GeneMismatchError:
     """The error about a query that lacks the model's genes: for its names, or for itself."""
-    if mapping.n_mapped < len(column) / 2:
+    if column.mapping.n_mapped < len(column.values) / 2:
         step = f"Give Ensembl ids or symbols of {organism}."
-        return explain_mismatch(column, place, organism, step)
+        return explain_mismatch(column.values, place, organism, step)
     return GeneMismatchError(
         f"{place}: only {match.n_found} of the model's {match.n_genes} genes are there; at least "
-        f"{least:.0%} are wanted (--min-genes). Give all measured genes, not a selection."
+        f"{max(1, math.ceil(least * match.n_genes))} are wanted (--min-genes {least:g}). Give all "
+        "measured genes, not a selection."
     )

@@ -91,12 +91,14 @@ class Model:
         """Find the model's genes among those of a query, and say how."""
         match = match_genes(var, self.genes, min_genes, place)
         logger.info(
-            "%s: %d of the model's %d genes (%.1f %%), by %s; the others are missing, not zero",
+            "%s: %d of the model's %d genes (%.1f %%), by %s in `%s` of var; the others are missing, "
+            "not zero",
             place,
             match.n_found,
             match.n_genes,
             100 * match.share,
             {"ensembl": "Ensembl id"}.get(match.kind, match.kind),
+            match.column,
         )
         return match
 
@@ -148,6 +150,7 @@ class Model:
             "organism": self.genes.organism,
             "counts": place,
             "gene_ids": match.kind,
+            "gene_column": match.column,
             "n_genes": match.n_genes,
             "n_genes_found": match.n_found,
             **self.calibration,

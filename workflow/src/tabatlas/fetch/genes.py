@@ -1,5 +1,7 @@
 """Genes of a source file: which names it uses and which gene of the table each one is."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +12,15 @@ from tabatlas.genes import GeneMapping, load_gene_table, map_names
 
 GENE_EXPRESSION = "gene expression"
 INDEX = "index"
+
+
+@dataclass(frozen=True)
+class GeneColumn:
+    """The names in one column of var (its index is `index`), and the genes that they stand for."""
+
+    name: str
+    values: list[str]
+    mapping: GeneMapping
 
 
 def find_expression(var: pd.DataFrame, place: str) -> np.ndarray:
@@ -36,12 +47,12 @@ def map_genes(
     Raises `GeneMismatchError` where fewer than the share `least` of the genes are known, or where
     they are those of two organisms.
     """
-    columns = choose_columns(var, place, gene_id)
-    column, mapping = best_mapping(columns, organism)
-    refuse_two_organisms(column, mapping, place, organism)
+    column = best_column(choose_columns(var, place, gene_id), organism)
+    mapping = column.mapping
+    refuse_two_organisms(column.values, mapping, place, organism)
     if mapping.n_mapped < max(1, least * len(var)):
         step = "Check `gene_id` and `organism` of the dataset."
-        raise explain_mismatch(column, place, organism, step)
+        raise explain_mismatch(column.values, place, organism, step)
     known = load_gene_table(organism).reindex(mapping.feature_id)
     own = var.index.astype(str).to_numpy()
     unmapped = mapping.feature_id == ""
@@ -58,28 +69,29 @@ def map_genes(
 
 def choose_columns(
     var: pd.DataFrame, place: str, gene_id: str | None
-) -> list[pd.Index | pd.Series]:
+) -> list[tuple[str, pd.Index | pd.Series]]:
     """Where gene names may stand: in the column `gene_id`, else in any with text."""
     if gene_id == INDEX:
-        return [var.index]
+        return [(INDEX, var.index)]
     if gene_id is None:
         text = [name for name in var if not pd.api.types.is_numeric_dtype(var[name].dtype)]
-        return [var.index, *(var[name] for name in text)]
+        return [(INDEX, var.index), *((str(name), var[name]) for name in text)]
     if gene_id not in var:
         raise InputError(
             f"{place}: `gene_id: {show(gene_id)}` is no column of var; it has "
             f"{show_some(var.columns)}. The names themselves are `{INDEX}`."
         )
-    return [var[gene_id]]
+    return [(gene_id, var[gene_id])]
 
 
-def best_mapping(
-    columns: list[pd.Index | pd.Series], organism: str
-) -> tuple[list[str], GeneMapping]:
-    """Names and mapping of the column that finds most genes, the first of equals."""
-    named = [[str(name) for name in column] for column in columns]
-    mappings = [(names_g, map_names(names_g, organism)) for names_g in named]
-    return max(mappings, key=lambda one: one[1].n_mapped)
+def best_column(columns: list[tuple[str, pd.Index | pd.Series]], organism: str) -> GeneColumn:
+    """The column that finds most genes, each counted once; the first of equals.
+
+    A column that says something else of the genes may name a known gene in every row.
+    """
+    named = [(name, [str(value) for value in column]) for name, column in columns]
+    found = [GeneColumn(name, values, map_names(values, organism)) for name, values in named]
+    return max(found, key=lambda one: one.mapping.n_genes)
 
 
 def unique_names(own: np.ndarray) -> pd.Index:

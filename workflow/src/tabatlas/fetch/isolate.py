@@ -1,5 +1,6 @@
 """Call a function in a process of its own: a crash or a hang of a library becomes a message."""
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -69,20 +70,27 @@ def receive(place: str, seconds: float, receiver: Connection) -> tuple[str, Any]
             f"{place}: not read within {seconds:.0f} s: the file is damaged, or the disk is very "
             "slow. Fetch it again, or copy it to a faster disk."
         )
-    return receiver.recv()
+    try:
+        return receiver.recv()
+    except OSError as error:  # it died within a message
+        raise EOFError from error
 
 
 def send_items(
     sender: Connection, function: Callable[..., Iterable[Any]], arguments: tuple[Any, ...]
 ) -> None:
     """Send each item of a generator, and how it ended: well, or with an error for the user."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
     try:
         for item in function(*arguments):
             sender.send((ITEM, item))
         end = END, None
+    except BrokenPipeError:  # the parent is gone
+        return
     except (TabatlasError, OSError, MemoryError) as error:
         end = ERROR, error
-    sender.send(end)
+    with contextlib.suppress(BrokenPipeError):
+        sender.send(end)
 
 
 def explain_death(place: str, exitcode: int) -> Exception:
