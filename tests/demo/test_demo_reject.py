@@ -20,11 +20,14 @@ def sets():
 
 
 def test_cells_of_held_out_donors_keep_their_label_also_when_seen_worse(sets):
+    """Measured: 0.988 of them, 0.988 at a third of the depth, 0.990 without half of the genes."""
     assert sets["test"]["assigned"] > 0.95
-    assert sets["third_depth"]["assigned"] > 0.85
-    assert sets["half_genes"]["assigned"] > 0.85
+    assert sets["third_depth"]["assigned"] > 0.95
+    assert sets["half_genes"]["assigned"] > 0.95
 
 
-def test_noise_gets_less_confidence_than_cells(sets):
-    assert sets["permuted_genes"]["auroc"] > 0.85
-    assert sets["permuted_genes"]["assigned"] < 0.3
+@pytest.mark.parametrize("noise", ["permuted_genes", "ambient"])
+def test_noise_gets_no_label(sets, noise):
+    """Measured: none of 500, and their confidence is below that of 0.996 of the test cells."""
+    assert sets[noise]["assigned"] < 0.05
+    assert sets[noise]["auroc"] > 0.95

@@ -87,4 +87,5 @@ def test_a_set_without_an_assigned_cell_has_no_accuracy():
     rule = Typicality(torch.ones(2, 3) / 3, 0.1, min_typicality=0.5, min_counts=10)
     poor = Judged(np.array([0]), np.array([[1.0, 0.0]]), np.array([1.0]), np.array([3]))
     (row,) = score_rejection({"test": poor}, rule, 1.0)
-    assert row["accuracy_assigned"] is None and row["accuracy"] == 1
+    assert row["accuracy_assigned"] is None
+    assert row["accuracy"] == 1

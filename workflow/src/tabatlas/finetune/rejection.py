@@ -68,10 +68,7 @@ def degrade_cells(
         THIRD: (thin_counts(minibatch, third_n, generator), presence_mg),
         HALF: (drop_genes(minibatch, kept_g), presence_mg & kept_g),
         PERMUTED: (permute_genes(minibatch, presence_mg, rng), presence_mg),
-        AMBIENT: (
-            draw_droplets(minibatch, depth_n, pool_cells(minibatch, n_genes), rng),
-            presence_mg,
-        ),
+        AMBIENT: (draw_droplets(minibatch, depth_n, pool_ng, rng), presence_mg),
     }
     device = task.presence_mg.device
     return {
