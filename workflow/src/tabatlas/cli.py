@@ -13,7 +13,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, NoneType
+from types import FrameType, ModuleType, NoneType
 from typing import Any
 
 from tabatlas.errors import InputError, TabatlasError
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Threads of OpenMP spin while they wait. Where other processes share the cores, two of them
     # then take ten times the time of one. It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, stop)
     try:
         parse_command(stage, arguments[1:])()
         sys.stdout.flush()  # a full disk shows here
@@ -75,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(stage, f"out of memory ({error}). Give the job more.", TabatlasError.exit_code)
     except KeyboardInterrupt:
         fail(stage, "stopped by the user", 130)
+
+
+def stop(number: int, _: FrameType | None) -> typing.NoReturn:
+    """End by a signal as by an error, so that temporary folders go; a training does better."""
+    sys.exit(128 + number)
 
 
 def fail(stage: str, message: str, code: int) -> typing.NoReturn:

@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -14,11 +16,13 @@ from anndata.io import write_elem
 
 from tabatlas import names
 from tabatlas.counts import COUNT_LAYERS, DAMAGE, open_hdf5
-from tabatlas.errors import InputError
+from tabatlas.errors import InputError, show_some
 from tabatlas.experiment import read_rows
+from tabatlas.formats import describe_folder
 
 MATRIX = "matrix.mtx"
 ARRAYS = ("data", "indices", "indptr")
+FEATURES = ("id", "name", "feature_type")
 CHUNK = 1 << 17  # stored values that are compressed together
 N_ROWS = 4096  # cells of a SOMA experiment at once
 # Columns of SOMA that name the rows, as CELLxGENE, tiledbsoma and we call them.
@@ -31,24 +35,29 @@ def is_soma(query: str) -> bool:
     return "://" in query or (Path(query).is_dir() and tiledbsoma.Experiment.exists(query))
 
 
-def convert_folder(query: str, path: Path, layer: str | None) -> None:
-    """Write a SOMA experiment, or a folder with an mtx, as an h5ad."""
+def convert_folder(query: str, path: Path, layer: str | None) -> str | None:
+    """Write a SOMA experiment, or a folder with an mtx, as an h5ad; return the layer to read.
+
+    Of a SOMA experiment that is X, which holds the layer that was named.
+    """
     if is_soma(query):
         convert_soma(query, path, layer)
-    else:
-        convert_mtx(Path(query), path)
+        return "X"
+    convert_mtx(Path(query), path)
+    return layer
 
 
-def convert_hdf5(query: str, path: Path) -> None:
-    """Write Cell Ranger's HDF5 as an h5ad; copy any other file as it is."""
+def convert_hdf5(query: str, path: Path, layer: str | None) -> str | None:
+    """Write Cell Ranger's HDF5 as an h5ad, copy any other file as it is; return the layer."""
     with open_hdf5(Path(query)) as file:
         found = [name for name, group in file.items() if is_matrix(group)]
         if len(found) > 1:
             raise InputError(f"it holds two genomes ({', '.join(found)}). Give the counts of one.")
         if found:
             convert_10x(file[found[0]], path)
-            return
+            return layer
     shutil.copyfile(query, path)
+    return layer
 
 
 def is_matrix(group: h5py.Group | h5py.Dataset) -> bool:
@@ -59,7 +68,8 @@ def is_matrix(group: h5py.Group | h5py.Dataset) -> bool:
 def convert_10x(group: h5py.Group, path: Path) -> None:
     """Write Cell Ranger's matrix as an h5ad; its compressed values are copied as they are."""
     if "features" in group:
-        stored = {name: group["features"][name] for name in ("id", "name", "feature_type")}
+        features = group["features"]
+        stored = {name: features[name] for name in FEATURES if name in features}
     else:  # Cell Ranger 2
         stored = {"id": group["genes"], "name": group["gene_names"]}
     texts = {name: values.asstr()[:] for name, values in stored.items()}
@@ -76,24 +86,30 @@ def convert_10x(group: h5py.Group, path: Path) -> None:
 def convert_mtx(query: Path, path: Path) -> None:
     """Write the mtx of a folder, with its barcodes and features, as an h5ad."""
     found = sorted(query.glob(f"*{MATRIX}*"))
-    if len(found) != 1:
+    if not found:
         raise InputError(
-            f"{query}: a folder with {len(found)} files *{MATRIX}, and no SOMA experiment. Give an "
-            "h5ad, a 10x h5, or the folder of one matrix."
+            f"{query}: neither a SOMA experiment nor a 10x matrix, but {describe_folder(query)}"
         )
-    prefix = found[0].name.partition(MATRIX)[0]
+    if len(found) > 1:
+        raise InputError(f"{query}: {len(found)} files *{MATRIX}*. Give the folder of one matrix.")
+    try:
+        read_mtx(query, found[0], path)
+    except (EOFError, zlib.error, *DAMAGE) as error:
+        raise InputError(f"{query}: not a readable 10x matrix ({error}). Fetch it again.") from None
+
+
+def read_mtx(query: Path, place: Path, path: Path) -> None:
+    """Write the matrix at `place`, with the files that belong to it, as an h5ad."""
+    prefix = place.name.partition(MATRIX)[0]
     features = read_lines(query, [f"{prefix}features.tsv", f"{prefix}genes.tsv"])
     barcodes = read_lines(query, [f"{prefix}barcodes.tsv"])
-    try:
-        matrix = sp.csr_matrix(scipy.io.mmread(found[0]).T)
-    except DAMAGE as error:
-        raise InputError(f"{found[0]}: not a readable mtx ({error}). Fetch it again.") from None
+    matrix = sp.csr_matrix(scipy.io.mmread(place).T)
     if matrix.shape != (len(barcodes), len(features)):
         raise InputError(
-            f"{found[0]}: {matrix.shape[1]} genes × {matrix.shape[0]} cells, but {len(features)} "
+            f"{place}: {matrix.shape[1]} genes × {matrix.shape[0]} cells, but {len(features)} "
             f"features and {len(barcodes)} barcodes stand beside it. Give the three of one run."
         )
-    columns = dict(zip(("id", "name", "feature_type"), features.T.to_numpy(), strict=False))
+    columns = dict(zip(FEATURES, features.T.to_numpy(), strict=False))
     with h5py.File(path, "w") as target:
         cells = pd.DataFrame(index=pd.Index(barcodes[0].to_numpy()))
         write_frames(target, cells, describe_features(**columns))
@@ -122,12 +138,15 @@ def convert_soma(query: str, path: Path, layer: str | None) -> None:
     """Write a SOMA experiment as an h5ad, block by block."""
     try:
         with tiledbsoma.Experiment.open(query) as experiment:
-            measurement = choose(experiment.ms, "measurement", names.MEASUREMENT)
-            stored = choose(measurement.X, "layer of X", *([layer] if layer else COUNT_LAYERS))
+            measurement = choose(experiment.ms, "measurement", [names.MEASUREMENT])
+            layers = measurement.X
+            stored = layers[layer] if layer in layers else choose(layers, "layer", COUNT_LAYERS)
+            if layer not in (None, *layers):
+                raise InputError(f"{query}: no layer `{layer}`; it has {show_some(layers)}.")
             obs = read_frame(experiment.obs, OBS_NAMES)
             var = read_frame(measurement.var, VAR_NAMES)
             write_soma(path, obs, var, stored)
-    except (tiledbsoma.SOMAError, tiledbsoma.DoesNotExistError) as error:
+    except (tiledbsoma.SOMAError, *DAMAGE) as error:
         raise InputError(f"{query}: not a readable SOMA experiment ({error}).") from None
 
 
@@ -162,13 +181,13 @@ def write_soma(
 
 
 def choose(
-    collection: tiledbsoma.Collection, kind: str, *wanted: str
+    collection: tiledbsoma.Collection, kind: str, wanted: Sequence[str]
 ) -> tiledbsoma.Measurement | tiledbsoma.SparseNDArray:
     """The first of the wanted members of a SOMA collection, else its only one."""
     there = list(collection)
     named = [name for name in wanted if name in there]
     if not named and len(there) != 1:
-        raise InputError(f"no {kind} is named {' or '.join(wanted)}; it has {', '.join(there)}.")
+        raise InputError(f"no {kind} named {' or '.join(wanted)}; it has {show_some(there)}.")
     return collection[(named or there)[0]]
 
 
@@ -177,6 +196,7 @@ def read_frame(stored: tiledbsoma.DataFrame, names_of: tuple[str, ...]) -> pd.Da
     table = stored.read().concat().to_pandas().sort_values(names.JOINID)
     own = next((name for name in names_of if name in table), names.JOINID)
     table.index = pd.Index(table[own].astype(str).to_numpy())
+    table = table.drop(columns="_index", errors="ignore")  # anndata's own word
     # h5ad has no missing values in texts, but in categories.
     texts = [name for name in table if table[name].dtype == object]
     return table.astype(dict.fromkeys(texts, "category"))

@@ -51,7 +51,9 @@ def match_genes(var: pd.DataFrame, model: ModelGenes, least: float, place: str) 
     feature_id = np.full(len(var), "", dtype=object)
     feature_id[expressed] = column.mapping.feature_id
     genes = select_genes(feature_id, model)
-    match = GeneMatch(genes, column.mapping.kind, column.name, int(genes.found.sum()), len(model.own))
+    match = GeneMatch(
+        genes, column.mapping.kind, column.name, int(genes.found.sum()), len(model.own)
+    )
     if match.share < max(least, 1 / match.n_genes):
         raise explain_few(match, column, least, place, model.organism)
     return match

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata.io import write_elem
 
 from tabatlas.counts import open_h5ad
+from tabatlas.errors import InputError
 
 
 def write_annotation(
@@ -22,6 +23,11 @@ def write_annotation(
     """Add columns, arrays and facts to an h5ad; those of the same name are replaced."""
     with open_h5ad(path, source, mode="r+") as file:
         frame = file["obs"]
+        if frame.attrs["_index"] in obs:
+            raise InputError(
+                f"the names of its cells stand in `{frame.attrs['_index']}`, which would be written "
+                "over. Rename the index of obs."
+            )
         replace_elements(frame, obs)
         order = [name for name in frame.attrs["column-order"] if name not in obs]
         frame.attrs["column-order"] = np.array([*order, *obs], dtype=h5py.string_dtype())

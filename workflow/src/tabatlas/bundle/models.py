@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from tabatlas.bundle.verify import ABOUT, Bundle, describe_origin, open_bundle, verify_bundle
-from tabatlas.errors import InputError
+from tabatlas.errors import InputError, TabatlasError
 
 
 def list_(
@@ -13,11 +13,12 @@ def list_(
     /,
 ) -> None:
     """List the bundles of a folder; their files are not checked."""
-    found = sorted(path.parent for path in folder.glob(f"*/{ABOUT}"))
+    # A name that begins with a dot is a bundle in the making.
+    found = sorted(path.parent for path in folder.glob(f"[!.]*/{ABOUT}"))
     if not found:
         raise InputError(f"{folder}: no bundle in it. Give the folder that holds NAME@VERSION.")
     rows = [("model", "organism", "genes", "types", "cells", "macro-F1")]
-    rows += [summarize_bundle(open_bundle(path)) for path in found]
+    rows += [summarize_folder(path) for path in found]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -32,6 +33,14 @@ def info(
     found = verify_bundle(bundle)
     card = (bundle / "README.md").read_text(encoding="utf-8")
     sys.stdout.write(card + "\n## Origin\n\n" + "\n".join(describe_origin(found)) + "\n")
+
+
+def summarize_folder(folder: Path) -> tuple[str, ...]:
+    """A row of the list; a bundle that cannot be read says so and hides no other."""
+    try:
+        return summarize_bundle(open_bundle(folder))
+    except (TabatlasError, KeyError, TypeError):
+        return (folder.name, f"not readable: tabatlas verify {folder}", "", "", "", "")
 
 
 def summarize_bundle(bundle: Bundle) -> tuple[str, ...]:

@@ -59,6 +59,10 @@ def verify_bundle(folder: Path) -> Bundle:
                 f"{path}: its bytes are not those of {SUMS}. The copy is damaged or was edited; "
                 "get it again."
             )
+    for name in list_files(folder) - bundle.files.keys():
+        raise IntegrityError(
+            f"{folder / name}: no file of this bundle: {SUMS} does not name it. Take it out."
+        )
     semantic = bundle.about["version"].partition("+")[0]
     if name_version(semantic, bundle.files) != bundle.about["version"]:
         raise IntegrityError(
@@ -66,6 +70,12 @@ def verify_bundle(folder: Path) -> Bundle:
             "The bundle was edited; get it again."
         )
     return bundle
+
+
+def list_files(folder: Path) -> set[str]:
+    """Every file in the folder but the list of hashes, as that list spells it."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix() for path in paths} - {SUMS}
 
 
 def open_bundle(folder: Path) -> Bundle:

@@ -16,8 +16,10 @@ def choose_device(wanted: str, threads: int) -> torch.device:
 def find_device(wanted: str) -> torch.device:
     """The device for `auto`, `cpu` or `cuda`.
 
-    Raises `UsageError` where a GPU is asked for and absent: no silent CPU run.
+    Raises `UsageError` for another word, and where a GPU is asked for and absent: no silent CPU run.
     """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device: {wanted}: choose `auto`, `cpu` or `cuda`.")
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "device: cuda: torch sees no GPU here. Use `device: auto`, or run on a GPU node with "
