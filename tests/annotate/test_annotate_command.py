@@ -119,7 +119,7 @@ def test_the_command_says_what_it_used(annotate, query, tmp_path, caplog):
         annotate(tmp_path / "query.h5ad")
     said = caplog.text
     assert "120 cells, counts in X" in said
-    assert "40 of the model's 60 genes (66.7 %), by Ensembl id" in said
+    assert "40 of the model's 60 genes (66.7 %), by Ensembl id in `index` of var" in said
     assert "assigned" in said
 
 
@@ -135,7 +135,7 @@ def refuse(capsys, code, *arguments):
     [
         (["--min-genes", "2"], "--min-genes 2.0: a share lies between 0 and 1"),
         (["--threads", "0"], "--threads 0: at least one"),
-        (["--device", "tpu"], "--device tpu: `auto`, `cpu` or `cuda`"),
+        (["--device", "tpu"], "device: tpu: choose `auto`, `cpu` or `cuda`"),
         (["--out", "x.csv"], "--out x.csv: an h5ad is written"),
         (["--min-genes", "many"], "invalid float value: 'many'"),
     ],

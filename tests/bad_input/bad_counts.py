@@ -102,6 +102,11 @@ CASES = (
         ("mine.h5ad: no raw counts: X holds fractions", "it looks log-normalised", NEXT),
     ),
     Case(
+        "which genes were seen",
+        lambda d: d.fetch(put_value(True, "bool")),
+        ("X holds true and false: which genes were seen, not how often", NEXT),
+    ),
+    Case(
         "text for numbers",
         write_text,
         ("mine.h5ad: no raw counts: X holds object, not numbers", NEXT),

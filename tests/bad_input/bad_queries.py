@@ -1,5 +1,6 @@
 """Queries that cannot be annotated, and droplets that must not get a confident label."""
 
+import gzip
 from collections.abc import Callable
 
 import anndata as ad
@@ -7,11 +8,13 @@ import h5py
 import numpy as np
 import scipy.io
 import scipy.sparse as sp
+import tiledbsoma.io
 from desk import Case, Desk
 
 from foreign import make_foreign, normalize, replace_array, write_foreign
 from tabatlas.genes import load_gene_table
 
+MTX = "%%MatrixMarket matrix coordinate integer general\n2 2 2\n1 1 3\n2 2 1\n"
 N_CELLS, N_GENES = 40, 60  # as many genes as the small atlas has
 
 
@@ -67,6 +70,50 @@ def write_two_genomes(desk: Desk) -> list[str]:
     return desk.annotate(desk.folder / "mixed.h5")
 
 
+def cut_mtx(name: str):
+    """The three files of a matrix, of which one ends too soon."""
+
+    def arrange(desk: Desk) -> list[str]:
+        texts = {"matrix.mtx": MTX, "features.tsv": "a\tA\nb\tB\n", "barcodes.tsv": "x\ny\n"}
+        for one, text in texts.items():
+            content = gzip.compress(text.encode())
+            (desk.folder / f"{one}.gz").write_bytes(content[:-9] if one == name else content)
+        return desk.annotate(desk.folder)
+
+    return arrange
+
+
+def write_pattern(desk: Desk) -> list[str]:
+    (desk.folder / "matrix.mtx").write_text(
+        "%%MatrixMarket matrix coordinate pattern general\n2 2 1\n1 1\n"
+    )
+    (desk.folder / "genes.tsv").write_text("a\tA\nb\tB\n")
+    (desk.folder / "barcodes.tsv").write_text("x\ny\n")
+    return desk.annotate(desk.folder)
+
+
+def write_soma(**flags: str):
+    def arrange(desk: Desk) -> list[str]:
+        uri = str(desk.folder / "soma")
+        tiledbsoma.io.from_anndata(uri, make_query(), measurement_name="RNA", X_layer_name="mine")
+        return desk.annotate(uri, **flags)
+
+    return arrange
+
+
+def name_index_as_ours(desk: Desk) -> list[str]:
+    adata = make_query()
+    adata.obs.index.name = "tabatlas_label"
+    write_foreign(desk.file, adata)
+    return desk.annotate()
+
+
+def write_zarr(desk: Desk) -> list[str]:
+    (desk.folder / "mine.zarr").mkdir()
+    (desk.folder / "mine.zarr" / ".zgroup").touch()
+    return desk.annotate(desk.folder / "mine.zarr")
+
+
 def write_mtx(n_barcodes: int, features: str):
     def arrange(desk: Desk) -> list[str]:
         scipy.io.mmwrite(desk.folder / "matrix.mtx", sp.eye(3, dtype=np.int64))
@@ -103,6 +150,10 @@ def assert_no_confident_label(desk: Desk) -> None:
     assert (desk.annotated.obs["tabatlas_label"][status != "assigned"] == "unknown").all()
 
 
+def assert_all_cells_came(desk: Desk) -> None:
+    assert desk.annotated.obs_names.tolist() == make_query().obs_names.tolist()
+
+
 def assert_empty_is_low_quality(desk: Desk) -> None:
     assert (desk.annotated.obs["tabatlas_status"] == "low_quality").all()
 
@@ -128,9 +179,22 @@ CASES = (
     Case("no known gene", write(rename(map(str, range(N_GENES)))), ("only 0 of 60", "numbers")),
     Case("few genes", write(lambda adata: adata[:, :2].copy()), ("only 2 of", "--min-genes")),
     Case("two genomes", write_two_genomes, ("two genomes (GRCh38, mm10)", "Give the")),
-    Case("a folder of nothing", lambda desk: desk.annotate(desk.folder), ("0 files", "Give")),
+    Case(
+        "a folder of nothing",
+        lambda desk: desk.annotate(desk.folder),
+        ("neither a SOMA", "Name the h5ad"),
+    ),
     Case("barcodes of another run", write_mtx(2, "genes.tsv"), ("2 barcodes", "three of one run")),
     Case("an mtx alone", write_mtx(3, "other.tsv"), ("no features.tsv", "Add it")),
+    *(
+        Case(f"{name} truncated", cut_mtx(name), ("not a readable 10x matrix", "Fetch it again"))
+        for name in ("matrix.mtx", "features.tsv", "barcodes.tsv")
+    ),
+    Case("which genes were seen", write_pattern, ("not how often", "Give the counts")),
+    Case("zarr", write_zarr, ("a zarr store", "Convert it")),
+    Case("a SOMA layer that is absent", write_soma(layer="no"), ("no layer `no`", "has mine")),
+    Case("an index named as ours", name_index_as_ours, ("`tabatlas_label`", "Rename the index")),
+    Case("a SOMA layer by name", write_soma(layer="mine"), (), 0, outcome=assert_all_cells_came),
     Case(
         "a share beyond 1",
         write(ad.AnnData.copy, **{"min-genes": 2}),

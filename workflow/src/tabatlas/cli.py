@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Threads of OpenMP spin while they wait. Where other processes share the cores, two of them
     # then take ten times the time of one. It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     try:
         parse_command(stage, arguments[1:])()
         sys.stdout.flush()  # a full disk shows here

@@ -66,16 +66,20 @@ def open_hdf5(path: Path, source: str | None = None, mode: str = "r") -> Iterato
         named = str(error).startswith(place)
         raise error if named else type(error)(f"{place}: {error}") from None
     except DAMAGE as error:
-        raise explain_damage(path, place, error) from error
+        raise explain_damage(path, place, error, mode) from error
 
 
-def explain_damage(path: Path, place: str, error: Exception) -> InputError:
+def explain_damage(path: Path, place: str, error: Exception, mode: str) -> InputError:
     """The error that a library's own one means: another format, else damage and its place."""
     known = "" if h5py.is_hdf5(path) else recognize_file(path, place)
     if known:
         return InputError(f"{place}: not an h5ad but {known}")
     notes = getattr(error, "__notes__", [])  # anndata's: the array that it was reading
     reason = " ".join(" ".join([str(error) or type(error).__name__, *notes]).split())
+    if mode != "r":
+        return InputError(
+            f"{place}: its copy cannot be written to ({reason[:300]}). Check the space for it."
+        )
     return InputError(
         f"{place}: not a readable h5ad ({reason[:300]}). It is truncated, damaged or of another "
         "format; fetch it again."
@@ -210,7 +214,9 @@ def iterate_values(matrix: Stored) -> Iterator[np.ndarray]:
 
 def judge_block(values: np.ndarray) -> str:
     """What keeps an array of values from being raw counts, or "" if nothing does."""
-    if values.dtype.kind not in "iufb":
+    if values.dtype.kind == "b":
+        return "holds true and false: which genes were seen, not how often"
+    if values.dtype.kind not in "iuf":
         return f"holds {values.dtype}, not numbers"
     if not np.isfinite(values).all():
         return "holds NaN or infinite values"
@@ -334,7 +340,9 @@ def read_frame(file: h5py.File, name: str) -> pd.DataFrame:
 
 def index_length(frame: h5py.Group) -> int:
     """Number of rows of a stored data frame."""
-    return int(frame[frame.attrs["_index"]].shape[0])
+    index = frame[frame.attrs["_index"]]
+    # A group holds texts of which some may be missing.
+    return int((index["values"] if isinstance(index, h5py.Group) else index).shape[0])
 
 
 def read_counts(path: Path) -> ad.AnnData:

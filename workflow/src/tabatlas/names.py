@@ -91,6 +91,7 @@ PARTS = ("train", "validation", "test")
 UNKNOWN = "unknown"
 ASSIGNED = "assigned"  # a cell that got a label, beside UNKNOWN and LOW_QUALITY
 LOW_QUALITY = "low_quality"
+STATUSES = (ASSIGNED, UNKNOWN, LOW_QUALITY)
 NOT_APPLICABLE = "na"
 PERTURBATION_DELIMITER = " || "  # CELLxGENE schema 7.1
 CONTROL = "control"

@@ -10,7 +10,6 @@ from tabatlas import names
 
 PREFIX = "tabatlas"
 EMBEDDING = f"X_{PREFIX}"
-STATUSES = (names.ASSIGNED, names.UNKNOWN, names.LOW_QUALITY)
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class CellType:
 
 @dataclass(frozen=True)
 class Annotation:
-    """Of n cells: class, calibrated confidence, status (a number of `STATUSES`), place (n, z)."""
+    """Of n cells: class, confidence, status (a number of `names.STATUSES`) and place (n, z)."""
 
     class_n: np.ndarray
     confidence_n: np.ndarray
@@ -50,20 +49,20 @@ class Annotation:
         """The columns of obs. A cell that is not assigned has the label `unknown`."""
         labels, terms = [one.label for one in types], [one.ontology_term_id for one in types]
         given_n = np.where(
-            self.status_n == STATUSES.index(names.ASSIGNED), self.class_n, len(types)
+            self.status_n == names.STATUSES.index(names.ASSIGNED), self.class_n, len(types)
         )
         return {
             f"{PREFIX}_label": categorize(given_n, [*labels, names.UNKNOWN]),
             f"{PREFIX}_ontology_term_id": categorize(given_n, [*terms, names.UNKNOWN]),
             f"{PREFIX}_confidence": self.confidence_n,
             f"{PREFIX}_label_unfiltered": categorize(self.class_n, labels),
-            f"{PREFIX}_status": categorize(self.status_n, STATUSES),
+            f"{PREFIX}_status": categorize(self.status_n, names.STATUSES),
         }
 
     def count_statuses(self) -> dict[str, int]:
         """Number of cells of each status."""
-        counted = np.bincount(self.status_n, minlength=len(STATUSES))
-        return dict(zip(STATUSES, counted.tolist(), strict=True))
+        counted = np.bincount(self.status_n, minlength=len(names.STATUSES))
+        return dict(zip(names.STATUSES, counted.tolist(), strict=True))
 
 
 def categorize(number_n: np.ndarray, values: Sequence[str]) -> pd.Categorical:

@@ -85,13 +85,17 @@ def convert_10x(group: h5py.Group, path: Path) -> None:
 
 def convert_mtx(query: Path, path: Path) -> None:
     """Write the mtx of a folder, with its barcodes and features, as an h5ad."""
-    found = sorted(query.glob(f"*{MATRIX}*"))
+    ends = (MATRIX, f"{MATRIX}.gz")
+    found = sorted(
+        path for path in query.iterdir() if path.name.endswith(ends) and path.name[0] != "."
+    )
     if not found:
         raise InputError(
             f"{query}: neither a SOMA experiment nor a 10x matrix, but {describe_folder(query)}"
         )
     if len(found) > 1:
-        raise InputError(f"{query}: {len(found)} files *{MATRIX}*. Give the folder of one matrix.")
+        several = show_some(path.name for path in found)
+        raise InputError(f"{query}: several matrices ({several}). Give the folder of one.")
     try:
         read_mtx(query, found[0], path)
     except (EOFError, zlib.error, *DAMAGE) as error:
@@ -103,6 +107,8 @@ def read_mtx(query: Path, place: Path, path: Path) -> None:
     prefix = place.name.partition(MATRIX)[0]
     features = read_lines(query, [f"{prefix}features.tsv", f"{prefix}genes.tsv"])
     barcodes = read_lines(query, [f"{prefix}barcodes.tsv"])
+    if scipy.io.mminfo(place)[4] == "pattern":
+        raise InputError(f"{place}: it says which genes were seen, not how often. Give the counts.")
     matrix = sp.csr_matrix(scipy.io.mmread(place).T)
     if matrix.shape != (len(barcodes), len(features)):
         raise InputError(
@@ -197,6 +203,8 @@ def read_frame(stored: tiledbsoma.DataFrame, names_of: tuple[str, ...]) -> pd.Da
     own = next((name for name in names_of if name in table), names.JOINID)
     table.index = pd.Index(table[own].astype(str).to_numpy())
     table = table.drop(columns="_index", errors="ignore")  # anndata's own word
+    times = table.select_dtypes(["datetime", "datetimetz"]).columns  # which h5ad does not know
+    table = table.astype(dict.fromkeys(times, str))
     # h5ad has no missing values in texts, but in categories.
     texts = [name for name in table if table[name].dtype == object]
     return table.astype(dict.fromkeys(texts, "category"))

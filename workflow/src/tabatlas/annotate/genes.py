@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from tabatlas.errors import GeneMismatchError, show_some
+from tabatlas.errors import GeneMismatchError, UsageError, show_some
 from tabatlas.fetch.genes import GeneColumn, best_column, choose_columns, find_expression
 from tabatlas.fetch.mismatch import count_known, explain_mismatch, refuse_two_organisms
 from tabatlas.stream.query import QueryGenes
@@ -42,8 +42,11 @@ def match_genes(var: pd.DataFrame, model: ModelGenes, least: float, place: str) 
     """Find a model's genes among those of a query.
 
     Raises `GeneMismatchError` for genes of another organism, and where fewer than the share
-    `least` of the model's genes are there: labels would come from the few others.
+    `least` of the model's genes are there: labels would come from the few others. Raises
+    `UsageError` for a share beyond 0 and 1.
     """
+    if not 0 <= least <= 1:
+        raise UsageError(f"--min-genes {least}: a share lies between 0 and 1.")
     expressed = find_expression(var, place)
     column = best_column(choose_columns(var[expressed], place, None), model.organism)
     refuse_two_organisms(column.values, column.mapping, place, model.organism)
@@ -51,9 +54,8 @@ def match_genes(var: pd.DataFrame, model: ModelGenes, least: float, place: str) 
     feature_id = np.full(len(var), "", dtype=object)
     feature_id[expressed] = column.mapping.feature_id
     genes = select_genes(feature_id, model)
-    match = GeneMatch(
-        genes, column.mapping.kind, column.name, int(genes.found.sum()), len(model.own)
-    )
+    sizes = int(genes.found.sum()), len(model.own)
+    match = GeneMatch(genes, column.mapping.kind, column.name, *sizes)
     if match.share < max(least, 1 / match.n_genes):
         raise explain_few(match, column, least, place, model.organism)
     return match

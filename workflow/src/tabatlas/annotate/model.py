@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tabatlas import names
-from tabatlas.annotate.annotation import EMBEDDING, PREFIX, STATUSES, Annotation, CellType
+from tabatlas.annotate.annotation import EMBEDDING, PREFIX, Annotation, CellType
 from tabatlas.annotate.genes import GeneMatch, ModelGenes, match_genes
 from tabatlas.bundle.verify import ATLAS_GENES, Bundle, verify_bundle
 from tabatlas.counts import find_counts, iterate_rows, list_matrices
@@ -76,6 +76,10 @@ class Model:
         matrices = list_matrices(adata)
         if not adata.n_obs:
             raise InputError("the query holds no cells.")
+        if adata.isbacked and adata.is_view:
+            raise InputError(
+                "the query is a part of a backed AnnData; call its `to_memory()` first."
+            )
         place = find_counts(matrices, layer)
         var = adata.raw.var if place == "raw/X" else adata.var
         blocks = iterate_rows(matrices[place], N_ROWS)
@@ -91,8 +95,8 @@ class Model:
         """Find the model's genes among those of a query, and say how."""
         match = match_genes(var, self.genes, min_genes, place)
         logger.info(
-            "%s: %d of the model's %d genes (%.1f %%), by %s in `%s` of var; the others are missing, "
-            "not zero",
+            "%s: %d of the model's %d genes (%.1f %%), by %s in `%s` of var; what is not there is "
+            "missing, not zero",
             place,
             match.n_found,
             match.n_genes,
@@ -139,7 +143,7 @@ class Model:
         return Annotation(
             probability_nc.argmax(axis=1),
             self.typical.trust(probability_nc.max(axis=1), typicality_n),
-            pd.Categorical(status_n, STATUSES).codes,
+            pd.Categorical(status_n, names.STATUSES).codes,
             place_nz,
         )
 

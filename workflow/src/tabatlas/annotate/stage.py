@@ -34,7 +34,7 @@ def run(
     threads: Annotated[int | None, "CPU threads of torch; all cores otherwise"] = None,
 ) -> None:
     """Label the cells of a query with a finished bundle. All that its file holds is kept."""
-    check_usage(query, out, min_genes, threads)
+    check_usage(query, out, threads)
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = Model.load(model, device)
@@ -43,11 +43,11 @@ def run(
         written = Path(folder, "query.h5ad")
         place = bring_query(query, written, layer)
         annotate_file(loaded, written, query, place, min_genes)
-        put_in_place(written, out)
+        put_in_place(written, out.resolve())
     logger.info("%s", out)
 
 
-def check_usage(query: str, out: Path, min_genes: float, threads: int | None) -> None:
+def check_usage(query: str, out: Path, threads: int | None) -> None:
     """Raise `UsageError` for a command line that cannot be meant, `InputError` for no query."""
     if not is_folder(query) and not Path(query).is_file():
         raise InputError(f"{query}: no such file. Check the path.")
@@ -59,8 +59,6 @@ def check_usage(query: str, out: Path, min_genes: float, threads: int | None) ->
         raise UsageError(f"--out {out}: that is the query itself. Name another file.")
     if out.suffix != ".h5ad":
         raise UsageError(f"--out {out}: an h5ad is written. Let its name end in `.h5ad`.")
-    if not 0 <= min_genes <= 1:
-        raise UsageError(f"--min-genes {min_genes}: a share lies between 0 and 1.")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads}: at least one.")
 

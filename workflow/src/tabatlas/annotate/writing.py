@@ -23,18 +23,25 @@ def write_annotation(
     """Add columns, arrays and facts to an h5ad; those of the same name are replaced."""
     with open_h5ad(path, source, mode="r+") as file:
         frame = file["obs"]
-        if frame.attrs["_index"] in obs:
+        index = frame.attrs["_index"]
+        if index in obs:
             raise InputError(
-                f"the names of its cells stand in `{frame.attrs['_index']}`, which would be written "
-                "over. Rename the index of obs."
+                f"`{index}` of obs holds the names of the cells and would be written over. Rename "
+                "the index."
             )
         replace_elements(frame, obs)
-        order = [name for name in frame.attrs["column-order"] if name not in obs]
+        before = (decode_name(name) for name in frame.attrs["column-order"])
+        order = [name for name in before if name not in obs]
         frame.attrs["column-order"] = np.array([*order, *obs], dtype=h5py.string_dtype())
         for name, elements in (("obsm", obsm), ("uns", uns)):
             if name not in file:
                 write_elem(file, name, {})
             replace_elements(file[name], elements)
+
+
+def decode_name(name: str | bytes) -> str:
+    """The name of a column; some writers store bytes."""
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def replace_elements(group: h5py.Group, elements: Mapping[str, Any]) -> None:

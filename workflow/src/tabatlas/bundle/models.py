@@ -15,6 +15,8 @@ def list_(
     """List the bundles of a folder; their files are not checked."""
     # A name that begins with a dot is a bundle in the making.
     found = sorted(path.parent for path in folder.glob(f"[!.]*/{ABOUT}"))
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder. Check the path.")
     if not found:
         raise InputError(f"{folder}: no bundle in it. Give the folder that holds NAME@VERSION.")
     rows = [("model", "organism", "genes", "types", "cells", "macro-F1")]

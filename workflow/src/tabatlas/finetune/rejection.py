@@ -30,7 +30,6 @@ TEST, THIRD, HALF = "test", "third_depth", "half_genes"
 UNSEEN, PERMUTED, AMBIENT = "unseen_types", "permuted_genes", "ambient"
 # What has a type that the classifier knows, and what has none.
 TYPED = (TEST, THIRD, HALF)
-STATES = (names.ASSIGNED, names.UNKNOWN, names.LOW_QUALITY)
 
 
 def judge_test(
@@ -93,7 +92,7 @@ def score_rejection(
         is_typed, assigned_n = name in TYPED, status_n == names.ASSIGNED
         rows.append(
             {"cells": name, "n_cells": len(status_n)}
-            | {state: float((status_n == state).mean()) for state in STATES}
+            | {state: float((status_n == state).mean()) for state in names.STATUSES}
             | {
                 "mean_confidence": float(confidence_n.mean()),
                 "accuracy": average(right_n) if is_typed else None,

@@ -1,5 +1,6 @@
 """The least that is asked of a cell before it gets a label, learned from validation cells."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from tabatlas.finetune.typical import Typicality, count_molecules
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
 from tabatlas.train.device import seed_generator
+
+logger = logging.getLogger(__name__)
 
 # Molecules of the model's genes: from 8 to 1024 in steps of √2.
 DEPTHS = tuple(round(2 ** (half / 2)) for half in range(6, 21))
@@ -73,4 +76,5 @@ def find_depth(
             not kept_n.size or kept_n.mean() >= chosen.kept_share
         ):
             return depth
+    logger.warning("at no depth do cells keep their label and empty droplets get none")
     return DEPTHS[-1]

@@ -16,7 +16,7 @@ def choose_device(wanted: str, threads: int) -> torch.device:
 def find_device(wanted: str) -> torch.device:
     """The device for `auto`, `cpu` or `cuda`.
 
-    Raises `UsageError` for another word, and where a GPU is asked for and absent: no silent CPU run.
+    Raises `UsageError` for another word, and for a GPU that is not there: no silent CPU run.
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device: {wanted}: choose `auto`, `cpu` or `cuda`.")
