@@ -209,6 +209,11 @@ def make_metrics(n_epochs: int, first: float, last: float) -> list[dict[str, Any
     return rows
 
 
+def make_rejection(cells: str, assigned: float, accuracy: float | None) -> dict[str, Any]:
+    shares = {"assigned": assigned, "unknown": 1 - assigned, "low_quality": 0.0}
+    return {"cells": cells, "n_cells": 500, "accuracy_assigned": accuracy} | shares
+
+
 def make_scores(types: dict[str, str], rng: np.random.Generator) -> dict[str, Any]:
     labels = list(types)
     counts = np.zeros((len(labels), len(labels)), dtype=int)
@@ -226,6 +231,12 @@ def make_scores(types: dict[str, str], rng: np.random.Generator) -> dict[str, An
         "early_stop_unit": "donors",
         "temperature": 1.214,
         "best_epoch": 14,
+        "rejection": {
+            "sets": [
+                make_rejection("test", 0.98, 0.93),
+                make_rejection("permuted_genes", 0.03, None),
+            ]
+        },
         "methods": {
             "tabnet": make_method(0.934, 0.912, 0.951, 0.021),
             "logistic_regression": make_method(0.941, 0.921, 0.957, 0.034),

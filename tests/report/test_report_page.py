@@ -169,3 +169,14 @@ def test_integration_that_could_not_be_scored_says_why(tmp_path):
     assert "Nothing could be scored: needs two batches." in words
     assert "Integrated, but not scored: needs two batches." in words
     assert "UMAP" not in words
+
+
+def test_who_gets_a_label_is_told_for_each_set_of_cells(demo):
+    table = demo.split("<b>Who gets a label")[1].split("</table>")[0]
+    row = table.split("permuted genes")[1].split("</tr>")[0]
+    assert re.findall(r">([^<>]*\d[^<>]*)<", row) == ["500", "3.0 %", "97.0 %", "0 %"]
+
+
+def test_an_untested_atlas_tells_of_no_labels(tmp_path):
+    page = write_report(leave_untested(make_tables()), tmp_path)
+    assert "Who gets a label" not in page.read_text(encoding="utf-8")

@@ -186,6 +186,7 @@ def summarize_test(scores: Table) -> Table:
         "confusion": confusion,
         "commonest_confusions": rank_confusions(**confusion),
         "reliability": scores.get("reliability") or [],
+        "rejection": (scores.get("rejection") or {}).get("sets", []),
     }
 
 
