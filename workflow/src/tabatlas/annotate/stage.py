@@ -38,12 +38,13 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = Model.load(model, device)
+    out = out.resolve()  # a link stays, and what it leads to is written
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".annotate.") as folder:
         written = Path(folder, "query.h5ad")
         place = bring_query(query, written, layer)
         annotate_file(loaded, written, query, place, min_genes)
-        put_in_place(written, out.resolve())
+        put_in_place(written, out)
     logger.info("%s", out)
 
 
