@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,31 +17,37 @@ from tabatlas.fetch import isolate
 ROOT = Path(__file__).parents[2]
 
 
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
 @pytest.fixture(scope="session")
-def child_errors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def child_errors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What processes that read a file write to stderr; they start from one that waits, imported.
 
-    A new interpreter for each would take a second. Nothing else of `call_isolated` is changed.
+    A new interpreter for each would take a second.
     """
     path = tmp_path_factory.mktemp("children") / "stderr"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tabatlas.fetch.stage"])
+    CONTEXT.set_forkserver_preload(["tabatlas.fetch.stage"])
     kept = os.dup(2)
-    with open(path, "w") as file, pytest.MonkeyPatch.context() as patch:
+    with open(path, "w") as file:
         os.dup2(file.fileno(), 2)
         forkserver.ensure_running()
         os.dup2(kept, 2)
-        patch.setattr(isolate, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
-        yield path
     os.close(kept)
+    return path
 
 
 @pytest.fixture
-def run(child_errors: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(
+    child_errors: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
     """Run a command (`tabatlas …` without its first word, or `snakemake …`) in a folder.
 
-    Returns its exit code and its stderr, that of its child processes included.
+    Returns its exit code and its stderr, that of its child processes included. Nothing of
+    `call_isolated` is changed but how its children start.
     """
+    quick = SimpleNamespace(get_context=lambda _: CONTEXT)
+    monkeypatch.setattr(isolate, "multiprocessing", quick)
 
     def run_command(command: list[str], folder: Path) -> tuple[int, str]:
         if command[0] == "snakemake":
