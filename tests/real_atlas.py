@@ -5,6 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+DATA = os.environ.get("TABATLAS_DATA")
+NEEDS_CELLS = [
+    pytest.mark.real,
+    pytest.mark.skipif(DATA is None, reason="TABATLAS_DATA names no folder of real cells"),
+]
 ROOT = Path(__file__).parents[1]
 
 

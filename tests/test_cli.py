@@ -3,6 +3,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,19 @@ def test_stdout_that_is_full_is_a_message() -> None:
     assert ended.returncode == 3
     assert "No space left on device" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        cli.main(["config"])
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == cli.stop
+    finally:
+        for number, handler in zip((signal.SIGHUP, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_reader_that_has_gone_is_no_error_message() -> None:

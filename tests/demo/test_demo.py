@@ -1,21 +1,15 @@
 """Guards on the demo atlas that `snakemake --cores all` built: read where it is, else skipped."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from built_demo import DEMO, NEEDS_DEMO
 from tabatlas.finetune import stage as finetune
 from tabatlas.provenance import digest_file, read_json
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "results" / "demo"
-
-pytestmark = pytest.mark.skipif(
-    not (DEMO / "report" / "index.html").is_file(),
-    reason="the demo atlas is not built: `snakemake --cores all`",
-)
+pytestmark = NEEDS_DEMO
 
 
 def test_hidden_genes_are_predicted_with_nine_tenths_of_the_means_loss():

@@ -1,23 +1,17 @@
 """Queries for the demo's bundle: cells keep their types, droplets without a cell get none."""
 
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from built_demo import DEMO, NEEDS_DEMO
 from tabatlas.annotate import Model
 from tabatlas.counts import read_counts
 from tabatlas.provenance import read_json
 
-DEMO = Path(__file__).parents[2] / "results" / "demo"
-
-pytestmark = pytest.mark.skipif(
-    not (DEMO / "bundle" / "bundle.json").is_file(),
-    reason="no demo atlas: run `snakemake --cores all` first",
-)
+pytestmark = NEEDS_DEMO
 
 
 @pytest.fixture(scope="module")

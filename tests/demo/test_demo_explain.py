@@ -1,18 +1,14 @@
 """Guards on the explanation of the demo atlas: what is true of its masks, good and bad."""
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 import pytest
 
+from built_demo import DEMO, NEEDS_DEMO
 from tabatlas.provenance import read_json
 
-FOLDER = Path(__file__).parents[2] / "results" / "demo" / "explain"
+FOLDER = DEMO / "explain"
 
-pytestmark = pytest.mark.skipif(
-    not (FOLDER.parent / "report" / "index.html").is_file(),
-    reason="the demo atlas is not built: `snakemake --cores all`",
-)
+pytestmark = NEEDS_DEMO
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,12 @@
 """Guards on the integration of the demo atlas, where `snakemake --cores all` built it."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
+from built_demo import DEMO, NEEDS_DEMO
 from tabatlas.provenance import read_json
 
-DEMO = Path(__file__).parents[2] / "results" / "demo"
-
-pytestmark = pytest.mark.skipif(
-    not (DEMO / "report" / "index.html").is_file(),
-    reason="the demo atlas is not built: `snakemake --cores all`",
-)
+pytestmark = NEEDS_DEMO
 
 
 @pytest.fixture(scope="module")

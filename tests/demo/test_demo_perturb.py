@@ -1,23 +1,16 @@
 """Guards on the perturbations of the demo atlas: read where it is built, else skipped."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
+from built_demo import DEMO, NEEDS_DEMO
 from tabatlas import names
 from tabatlas.perturb.heads import predict_effect
 from tabatlas.perturb.records import read_heads
 from tabatlas.perturb.screens import split_targets
 from tabatlas.provenance import read_json
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "results" / "demo"
-
-pytestmark = pytest.mark.skipif(
-    not (DEMO / "report" / "index.html").is_file(),
-    reason="the demo atlas is not built: `snakemake --cores all`",
-)
+pytestmark = NEEDS_DEMO
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,13 @@
 """Guards on who gets no label in the demo atlas."""
 
-from pathlib import Path
-
 import pytest
 
+from built_demo import DEMO, NEEDS_DEMO
 from tabatlas.provenance import read_json
 
-FOLDER = Path(__file__).parents[2] / "results" / "demo" / "finetune"
+FOLDER = DEMO / "finetune"
 
-pytestmark = pytest.mark.skipif(
-    not (FOLDER.parent / "report" / "index.html").is_file(),
-    reason="the demo atlas is not built: `snakemake --cores all`",
-)
+pytestmark = NEEDS_DEMO
 
 
 @pytest.fixture(scope="module")

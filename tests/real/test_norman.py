@@ -1,20 +1,13 @@
 """The screens of Norman et al. and McFaline-Figueroa et al., outside an atlas of blood."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from real_atlas import build_atlas
+from real_atlas import DATA, NEEDS_CELLS, build_atlas
 from tabatlas.provenance import read_json
 
-DATA = os.environ.get("TABATLAS_DATA")
-
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.slow,
-    pytest.mark.skipif(DATA is None, reason="TABATLAS_DATA names no folder of real cells"),
-]
+pytestmark = [*NEEDS_CELLS, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

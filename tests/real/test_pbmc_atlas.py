@@ -1,7 +1,6 @@
 """Five studies of blood, each with a trap of its own, from fetch to report in one atlas."""
 
 import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from real_atlas import build_atlas
+from real_atlas import DATA, NEEDS_CELLS, build_atlas
 from tabatlas import names
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.provenance import read_json
@@ -24,7 +23,6 @@ from tabatlas.tabnet.classifier import Classifier
 from tabatlas.train.model import read_model, restore_classifier
 from tabatlas.train.predict import predict
 
-DATA = os.environ.get("TABATLAS_DATA")
 CONFIG = Path(__file__).with_name("pbmc_atlas.yaml")
 SIDES = ["train", "validation", "test"]
 # Who a cell is from, by the files themselves; the Kang sets are the same eight people.
@@ -38,11 +36,7 @@ PEOPLE = {
 }
 BARCODE = 14  # bases with which the names of cells begin in files that share some
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.slow,
-    pytest.mark.skipif(DATA is None, reason="TABATLAS_DATA names no folder of real cells"),
-]
+pytestmark = [*NEEDS_CELLS, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

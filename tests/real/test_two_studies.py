@@ -1,21 +1,15 @@
 """Two real studies, from fetch to report by the same Snakefile."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
 from panglao import REFERENCE, write_markers
-from real_atlas import build_atlas
+from real_atlas import DATA, NEEDS_CELLS, build_atlas
 from tabatlas.provenance import read_json
 
-DATA = os.environ.get("TABATLAS_DATA")
-
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(DATA is None, reason="TABATLAS_DATA names no folder of real cells"),
-]
+pytestmark = NEEDS_CELLS
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # then take ten times the time of one. It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores one of them
+            signal.signal(number, stop)
     try:
         parse_command(stage, arguments[1:])()
         sys.stdout.flush()  # a full disk shows here

@@ -24,8 +24,13 @@ def digest_file(path: Path) -> str:
 
 def digest_files(folder: Path) -> dict[str, str]:
     """sha256 of every file, by its path within the folder, sorted."""
+    return {name: digest_file(folder / name) for name in list_files(folder)}
+
+
+def list_files(folder: Path) -> list[str]:
+    """Path within the folder of every file in it, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): digest_file(path) for path in paths}
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def digest_json(value: Any) -> str:

@@ -31,7 +31,7 @@ class Annotation:
 
     @classmethod
     def allocate(cls, n_cells: int, n_latent: int) -> "Annotation":
-        """Arrays to be filled block by block: 10 + 4 z bytes per cell."""
+        """Arrays to be filled block by block: 9 + 4 z bytes per cell."""
         return cls(
             np.empty(n_cells, np.int32),
             np.empty(n_cells, np.float32),

@@ -47,17 +47,16 @@ def convert_folder(query: str, path: Path, layer: str | None) -> str | None:
     return layer
 
 
-def convert_hdf5(query: str, path: Path, layer: str | None) -> str | None:
-    """Write Cell Ranger's HDF5 as an h5ad, copy any other file as it is; return the layer."""
+def convert_hdf5(query: str, path: Path) -> None:
+    """Write Cell Ranger's HDF5 as an h5ad; copy any other file as it is."""
     with open_hdf5(Path(query)) as file:
         found = [name for name, group in file.items() if is_matrix(group)]
         if len(found) > 1:
             raise InputError(f"it holds two genomes ({', '.join(found)}). Give the counts of one.")
         if found:
             convert_10x(file[found[0]], path)
-            return layer
+            return
     shutil.copyfile(query, path)
-    return layer
 
 
 def is_matrix(group: h5py.Group | h5py.Dataset) -> bool:
@@ -146,9 +145,9 @@ def convert_soma(query: str, path: Path, layer: str | None) -> None:
         with tiledbsoma.Experiment.open(query) as experiment:
             measurement = choose(experiment.ms, "measurement", [names.MEASUREMENT])
             layers = measurement.X
-            stored = layers[layer] if layer in layers else choose(layers, "layer", COUNT_LAYERS)
             if layer not in (None, *layers):
                 raise InputError(f"{query}: no layer `{layer}`; it has {show_some(layers)}.")
+            stored = layers[layer] if layer else choose(layers, "layer", COUNT_LAYERS)
             obs = read_frame(experiment.obs, OBS_NAMES)
             var = read_frame(measurement.var, VAR_NAMES)
             write_soma(path, obs, var, stored)

@@ -31,7 +31,7 @@ def run(
     layer: Annotated[str | None, "raw counts: X, raw/X or a layer; looked for otherwise"] = None,
     min_genes: Annotated[float, "least share of the model's genes"] = MIN_GENES,
     device: Annotated[str, "auto, cpu or cuda"] = "auto",
-    threads: Annotated[int | None, "CPU threads of torch; all cores otherwise"] = None,
+    threads: Annotated[int | None, "CPU threads of torch; its own choice otherwise"] = None,
 ) -> None:
     """Label the cells of a query with a finished bundle. All that its file holds is kept."""
     check_usage(query, out, threads)
@@ -71,8 +71,8 @@ def bring_query(query: str, path: Path, layer: str | None) -> str | None:
     """
     if is_folder(query):
         return call_isolated(query, DAY, convert_folder, query, path, layer)
-    seconds = allow_seconds(Path(query))
-    return call_isolated(query, seconds, convert_hdf5, query, path, layer)
+    call_isolated(query, allow_seconds(Path(query)), convert_hdf5, query, path)
+    return layer
 
 
 def is_folder(query: str) -> bool:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from tabatlas.bundle.verify import ABOUT, Bundle, describe_origin, open_bundle, verify_bundle
+from tabatlas.bundle.verify import ABOUT, CARD, Bundle, describe_origin, open_bundle, verify_bundle
 from tabatlas.errors import InputError, TabatlasError
 
 
@@ -13,10 +13,10 @@ def list_(
     /,
 ) -> None:
     """List the bundles of a folder; their files are not checked."""
-    # A name that begins with a dot is a bundle in the making.
-    found = sorted(path.parent for path in folder.glob(f"[!.]*/{ABOUT}"))
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. Check the path.")
+    # A name that begins with a dot is a bundle in the making.
+    found = sorted(path.parent for path in folder.glob(f"[!.]*/{ABOUT}"))
     if not found:
         raise InputError(f"{folder}: no bundle in it. Give the folder that holds NAME@VERSION.")
     rows = [("model", "organism", "genes", "types", "cells", "macro-F1")]
@@ -33,7 +33,7 @@ def info(
 ) -> None:
     """Verify a bundle and print its model card, and what built it."""
     found = verify_bundle(bundle)
-    card = (bundle / "README.md").read_text(encoding="utf-8")
+    card = (bundle / CARD).read_text(encoding="utf-8")
     sys.stdout.write(card + "\n## Origin\n\n" + "\n".join(describe_origin(found)) + "\n")
 
 

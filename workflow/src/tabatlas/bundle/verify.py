@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from tabatlas.errors import InputError, IntegrityError, ModelError
-from tabatlas.provenance import digest_file, digest_json, read_json
+from tabatlas.provenance import digest_file, digest_json, list_files, read_json
 
 FORMAT = 1
 ABOUT, CARD, SUMS = "bundle.json", "README.md", "SHA256SUMS"
@@ -59,7 +59,7 @@ def verify_bundle(folder: Path) -> Bundle:
                 f"{path}: its bytes are not those of {SUMS}. The copy is damaged or was edited; "
                 "get it again."
             )
-    for name in list_files(folder) - bundle.files.keys():
+    for name in set(list_files(folder)) - {SUMS, *bundle.files}:
         raise IntegrityError(
             f"{folder / name}: no file of this bundle: {SUMS} does not name it. Take it out."
         )
@@ -70,12 +70,6 @@ def verify_bundle(folder: Path) -> Bundle:
             "The bundle was edited; get it again."
         )
     return bundle
-
-
-def list_files(folder: Path) -> set[str]:
-    """Every file in the folder but the list of hashes, as that list spells it."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix() for path in paths} - {SUMS}
 
 
 def open_bundle(folder: Path) -> Bundle:
