@@ -102,7 +102,7 @@ def compare_rankings(results: Path, markers: Path) -> dict[str, object]:
 def rank_by_tests(pack: Path, labels: list[str]) -> dict[str, np.ndarray]:
     """Scores of scanpy's tests of each type against the rest, on the training cells (c, g)."""
     source = PackedSource(pack, "train", labels)
-    minibatch = source.read(source.keep_labelled())
+    minibatch = source.read(source.keep_labeled())
     cells = log1p_cp10k(minibatch.to_csr(source.n_genes), minibatch.total_n.numpy())
     label = pd.Categorical.from_codes(minibatch.label.numpy(), labels)
     adata = ad.AnnData(cells, obs=pd.DataFrame({"label": label}, index=map(str, range(len(label)))))

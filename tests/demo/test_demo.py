@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from built_demo import DEMO, NEEDS_DEMO
+from tabatlas import names
 from tabatlas.finetune import stage as finetune
 from tabatlas.provenance import digest_file, read_json
 
@@ -30,7 +31,8 @@ def test_with_shuffled_labels_the_score_falls_to_chance(tmp_path, monkeypatch):
 
     def shuffle_labels(pack, part, *columns):
         source = real(pack, part, *columns)
-        source.label_n = np.random.default_rng(0).permutation(source.label_n)
+        codes = np.random.default_rng(0).permutation(source.cells.columns[names.CELL_TYPE])
+        source.cells.columns = {**source.cells.columns, names.CELL_TYPE: codes}
         return source
 
     monkeypatch.setattr(finetune, "PackedSource", shuffle_labels)

@@ -121,7 +121,8 @@ def test_with_shuffled_labels_the_score_falls_to_chance(atlas, encoder, tmp_path
 
     def shuffle_labels(pack, part, *columns):
         source = real(pack, part, *columns)
-        source.label_n = np.random.default_rng(0).permutation(source.label_n)
+        codes = np.random.default_rng(0).permutation(source.cells.columns[names.CELL_TYPE])
+        source.cells.columns = {**source.cells.columns, names.CELL_TYPE: codes}
         return source
 
     monkeypatch.setattr(stage, "PackedSource", shuffle_labels)
@@ -186,10 +187,8 @@ def test_temperature_brings_overconfident_probabilities_down():
 
 def test_an_encoder_of_another_pack_with_the_same_genes_is_refused(atlas, encoder, tmp_path):
     """Another split has the same genes and other cells: the encoder may have seen the test."""
-    about = read_json(atlas.pack) | {
-        "digest": "0" * 64,
-        "folder": str(atlas.pack.parent / "shards"),
-    }
+    about = read_json(atlas.pack)
+    about |= {"digest": "0" * 64, "folder": str(atlas.pack.parent / about["folder"])}
     (tmp_path / "manifest.json").write_text(json.dumps(about))
     with pytest.raises(IntegrityError, match="trained on another pack"):
         finetune(atlas, encoder, tmp_path, pack=tmp_path / "manifest.json")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,18 @@ from tabatlas.pack.genes import choose_genes
 from tabatlas.pack.settings import PackSettings
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.stream.packed import PackedSource
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 + 40] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    """Cut a file in the middle."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def read_all(atlas, part):
@@ -78,21 +92,29 @@ def test_shards_of_any_size_hold_the_same_cells(tmp_path):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("name", ["train/00000/count.npy", "genes.parquet", "train/cells.parquet"])
-@pytest.mark.parametrize("fault", ["flipped", "missing"])
-def test_a_damaged_pack_is_refused(tmp_path, name, fault):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train/00000.gene.npy",
+        "train/00000.count.npy",
+        "train/indptr.npy",
+        "train/check.npy",
+        "train/soma_joinid.npy",
+        "genes.parquet",
+    ],
+)
+@pytest.mark.parametrize("fault", [flip, cut, Path.unlink])
+def test_a_damaged_pack_is_refused_and_packed_again(tmp_path, name, fault):
     atlas = make_atlas(tmp_path)
     atlas.run_split()
     atlas.run_pack()
-    path = atlas.pack.parent / "shards" / name
-    if fault == "flipped":
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    else:
-        path.unlink()
-    with pytest.raises(IntegrityError, match=name):
-        PackedSource(atlas.pack, "train")
+    before = read_json(atlas.pack)
+    fault(atlas.pack.parent / before["folder"] / name)
+    with pytest.raises(IntegrityError, match=r"train/00000.*are not those|" + name):
+        read_all(atlas, "train")
+    atlas.run_pack()
+    assert read_json(atlas.pack) == before
+    read_all(atlas, "train")
 
 
 def test_a_pack_without_manifest_is_no_pack(tmp_path):
@@ -139,5 +161,6 @@ def test_total_counts_stay_those_of_all_atlas_genes(tmp_path):
 def test_the_digest_of_the_pack_names_its_files(atlas):
     about = read_json(atlas.pack)
     shards = atlas.pack.parent / about["folder"]
-    for name, sha256 in about["files"].items():
-        assert digest_file(shards / name) == sha256
+    for name, stated in about["files"].items():
+        assert digest_file(shards / name) == stated["sha256"]
+        assert (shards / name).stat().st_size == stated["bytes"]

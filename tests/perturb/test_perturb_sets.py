@@ -69,14 +69,14 @@ def test_a_held_out_cell_that_was_read_is_found():
 def test_the_audit_lists_what_the_loader_yields_without_reading_a_count(atlas, monkeypatch):
     train, validation = (PackedSource(atlas.pack, part) for part in ("train", "validation"))
     epochs = {
-        "train": train.shuffle(np.arange(len(train)), BATCH, 3, 0),
+        "train": train.shuffle(train.order(BATCH, 3), 0),
         "validation": validation.iterate(np.arange(len(validation)), BATCH),
     }
     expected = {
         part: np.concatenate([one.joinid.numpy() for one in epoch])
         for part, epoch in epochs.items()
     }
-    monkeypatch.delattr(PackedSource, "gather")
+    monkeypatch.delattr(PackedSource, "read")
     found = list_yielded(train, validation, 3)
     for part, joinid_n in expected.items():
         assert len(joinid_n)

@@ -51,7 +51,7 @@ def test_metrics_hold_one_row_of_each_kind_per_epoch(model):
 
 def test_the_model_carries_its_genes_and_architecture(atlas, model):
     found = read_model(model)
-    genes = pd.read_parquet(atlas.pack.parent / "shards" / "genes.parquet")
+    genes = PackedSource(atlas.pack, "train").genes
     pd.testing.assert_frame_equal(found.genes, genes)
     assert found.architecture.n_d == 8
     assert found.about["organism"] == "Homo sapiens"
@@ -118,7 +118,7 @@ def test_unmeasured_genes_have_no_part_in_the_loss(atlas):
     # The decoder starts at zero, where no input would matter.
     torch.nn.init.normal_(task.model["decoder"].genes.weight, generator=seed_generator("cpu", 1))
     task.model.eval()
-    rows = np.flatnonzero(~train.presence.numpy()[train.dataset_n].all(axis=1))[:10]
+    rows = np.flatnonzero(~train.presence.numpy()[train.cells.columns["dataset"]].all(axis=1))[:10]
     minibatch = train.read(rows)
 
     def score(values_ng):

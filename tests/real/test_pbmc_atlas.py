@@ -18,6 +18,7 @@ from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.provenance import read_json
 from tabatlas.scores.classification import average_f1, count_confusion
 from tabatlas.stream.minibatch import Minibatch
+from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.train.model import read_model, restore_classifier
@@ -142,7 +143,7 @@ def test_cells_of_two_studies_are_found_counted_and_kept_once(results, cells, tw
 
 
 def test_unlabeled_cells_train_the_encoder_and_not_the_classifier(results, cells):
-    packed = pd.read_parquet(results / "pack" / "shards" / "train" / "cells.parquet")
+    packed = PackedSource(results / "pack" / "manifest.json", "train").cells.table()
     train = cells[cells["split"] == "train"]
     assert set(packed[names.JOINID]) == set(train[names.JOINID])
     unlabeled = packed[names.CELL_TYPE] == names.UNKNOWN

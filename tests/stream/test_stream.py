@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,43 +10,22 @@ from tabatlas import names
 from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import GeneMismatchError
 from tabatlas.experiment import open_experiment
-from tabatlas.stream.order import count_minibatches, order_minibatches
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 
 LABELS = ("type2", "type0")
 
 
+def assert_same(one, other):
+    for field in dataclasses.fields(one):
+        first, second = (getattr(minibatch, field.name) for minibatch in (one, other))
+        assert first.dtype == second.dtype
+        assert torch.equal(first, second), field.name
+
+
 @pytest.fixture(scope="module")
 def source(atlas):
     return PackedSource(atlas.pack, "train", LABELS)
-
-
-def test_every_cell_stands_in_exactly_one_minibatch_of_an_epoch():
-    for n_cells, batch_size in ((1000, 256), (256, 256), (257, 256), (3, 256)):
-        rows = order_minibatches(n_cells, batch_size, 0, 0)
-        assert len(rows) == count_minibatches(n_cells, batch_size)
-        assert sorted(np.concatenate(rows)) == list(range(n_cells))
-        sizes = [len(one) for one in rows]
-        assert max(sizes) - min(sizes) <= 1
-        assert max(sizes) <= batch_size
-
-
-def test_the_order_is_a_function_of_seed_and_epoch():
-    first, again, later, other = (
-        np.concatenate(order_minibatches(500, 64, *key)).tolist()
-        for key in ((0, 0), (0, 0), (0, 1), (1, 0))
-    )
-    assert first == again
-    assert first != later
-    assert first != other
-    assert later != other
-
-
-def test_resuming_within_an_epoch_is_a_seek(source):
-    rows = np.arange(len(source))
-    whole = [one.joinid.tolist() for one in source.shuffle(rows, 32, 0, 3)]
-    assert [one.joinid.tolist() for one in source.shuffle(rows, 32, 0, 3, first=2)] == whole[2:]
 
 
 def test_rows_come_in_the_order_they_were_asked_for(source):
@@ -81,16 +62,17 @@ def test_an_empty_cell_is_all_zero(source):
 
 
 def test_labels_are_places_in_the_given_list(source):
-    labels = source.cells[names.CELL_TYPE].astype(str)
+    labels = source.cells.table()[names.CELL_TYPE].astype(str)
+    label_n = source.cells.find_classes(slice(None))
     for label, number in (("type2", 0), ("type0", 1), ("type1", -1)):
-        assert set(source.label_n[labels == label]) == {number}
-    assert (source.label_n[source.keep_labelled()] >= 0).all()
+        assert set(label_n[labels == label]) == {number}
+    assert (label_n[source.keep_labeled()] >= 0).all()
 
 
 def test_presence_follows_each_cells_dataset(source):
     rows = np.arange(len(source))
     dataset = source.read(rows).dataset
-    own = source.cells[names.DATASET_ID].astype(str)
+    own = source.cells.table()[names.DATASET_ID].astype(str)
     for name, row in (("a", 0), ("b", 1), ("c", 2)):
         assert set(dataset[(own == name).to_numpy()].tolist()) == {row}
     assert source.presence[0].all()
@@ -98,15 +80,14 @@ def test_presence_follows_each_cells_dataset(source):
 
 
 def test_cells_of_the_experiment_are_those_of_the_pack(atlas, source):
+    joinids = source.joinid_n[:40]
     with open_experiment(atlas.manifest) as experiment:
-        soma = SomaSource(experiment, source.joinid_n[:40], source.genes[names.FEATURE_ID], LABELS)
+        soma = SomaSource(experiment, joinids, source.genes[names.FEATURE_ID], LABELS)
         found = list(soma.iterate(16))
-    joinid_n = torch.cat([one.joinid for one in found])
-    assert joinid_n.tolist() == sorted(source.joinid_n[:40].tolist())
-    place = {joinid: row for row, joinid in enumerate(source.joinid_n.tolist())}
-    packed = source.read(np.array([place[one] for one in joinid_n.tolist()]))
-    for name in ("count", "gene", "total_n", "dataset", "label"):
-        assert torch.equal(torch.cat([getattr(one, name) for one in found]), getattr(packed, name))
+    assert [len(one) for one in found] == [16, 16, 8]
+    packed = list(source.iterate(np.arange(40), 16))
+    for one, other in zip(found, packed, strict=True):
+        assert_same(one, other)
     assert torch.equal(soma.presence, source.presence)
 
 

@@ -56,7 +56,8 @@ def source(atlas):
 
 def make_trainer(source, folder, **knobs):
     chosen = TrainingSettings(**({"epochs": 4, "batch_size": 32} | knobs))
-    return Trainer(Sum(source), source, np.arange(len(source)), chosen, CPU, folder)
+    order = source.order(chosen.batch_size, chosen.seed)
+    return Trainer(Sum(source), source, order, chosen, CPU, folder)
 
 
 def weights(trainer):
@@ -141,7 +142,7 @@ def test_patience_ends_the_run(source, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_and_names_the_cells(source, tmp_path):
     trainer = make_trainer(source, tmp_path)
-    first = source.shuffle(np.arange(len(source)), 32, 0, 0)
+    first = source.shuffle(trainer.order, 0)
     joinid = next(first).joinid[0].item()
     trainer.task.loss = lambda minibatch, generator: trainer.task.model[0].weight.sum() * math.nan
     with pytest.raises(ModelError, match=rf"loss is nan at epoch 0, step 0 \(cells \[{joinid},"):
@@ -222,6 +223,6 @@ def test_the_engine_runs_with_settings_that_are_no_pydantic_class(source, tmp_pa
     wanted = make_trainer(source, tmp_path / "pydantic")
     knobs = wanted.knobs.model_dump()
     plain = dataclasses.make_dataclass("Plain", knobs)(**knobs)
-    found = Trainer(Sum(source), source, np.arange(len(source)), plain, CPU, tmp_path / "plain")
+    found = Trainer(Sum(source), source, wanted.order, plain, CPU, tmp_path / "plain")
     assert found.run() == wanted.run()
     assert weights(found) == weights(wanted)

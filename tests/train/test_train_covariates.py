@@ -15,6 +15,7 @@ from tabatlas.finetune import stage as finetune
 from tabatlas.pretrain import stage as pretrain
 from tabatlas.pretrain.settings import PretrainSettings
 from tabatlas.provenance import read_json
+from tabatlas.stream.columns import Cells, encode_cells
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tabnet.covariates import Covariate, Covariates
@@ -33,9 +34,16 @@ def wish(column, role="input", width=2):
     return SimpleNamespace(column=column, role=role, width=width)
 
 
+def cells_of(table):
+    """The columns of a source's cells, from a table that has a few of them."""
+    needed = {names.CELL_TYPE: "T cell", names.JOINID: range(len(table))}
+    return Cells(*encode_cells(table.assign(**needed)), (), ())
+
+
 def test_levels_and_statistics_are_those_of_the_training_cells():
     cells = pd.DataFrame({"assay": ["b", "a", names.UNKNOWN, "b"], names.PCT_MT: [0.0, 2, 4, 2]})
-    assay, mito = describe_covariates([wish("assay", "condition"), wish(names.PCT_MT)], cells)
+    wishes = [wish("assay", "condition"), wish(names.PCT_MT)]
+    assay, mito = describe_covariates(wishes, cells_of(cells))
     assert assay == Covariate("assay", "condition", ("a", "b"), 2)
     assert (mito.levels, mito.mean, mito.deviation) == ((), 2, pytest.approx(2**0.5))
 
@@ -49,7 +57,7 @@ def test_levels_and_statistics_are_those_of_the_training_cells():
 )
 def test_a_column_that_tells_nothing_is_refused(column, values, message):
     with pytest.raises(ConfigError, match=message):
-        describe_covariates([wish(column)], pd.DataFrame({column: values}))
+        describe_covariates([wish(column)], cells_of(pd.DataFrame({column: values})))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +90,8 @@ def test_both_sources_give_the_same_covariates(atlas):
     first = packed.read(rows)
     with open_experiment(atlas.manifest) as experiment:
         genes = packed.genes[names.FEATURE_ID]
-        soma = SomaSource(experiment, packed.joinid_n, genes, covariates=covariates)
-        second = soma.read(slice(None))
+        soma = SomaSource(experiment, packed.joinid_n[rows], genes, covariates=covariates)
+        second = soma.read(np.arange(len(soma)))
     assert torch.equal(first.level, second.level)
     assert torch.equal(first.number, second.number)
     # A donor of the validation never trained.

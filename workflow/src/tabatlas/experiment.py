@@ -70,10 +70,40 @@ class Experiment:
         presence_mg[coo["soma_dim_0"].to_numpy(), coo["soma_dim_1"].to_numpy()] = True
         return presence_mg
 
+    @property
+    def counts(self) -> tiledbsoma.SparseNDArray:
+        """Raw counts, cells × genes."""
+        return self.soma.ms[names.MEASUREMENT].X[names.RAW_LAYER]
+
+    @property
+    def mean_entries(self) -> float:
+        """Counts that are not 0, per cell."""
+        return self.about["n_entries"] / max(1, self.about["n_obs"])
+
+    def prove_entries(self) -> None:
+        """Raise `IntegrityError` where X holds more or fewer counts than the manifest sealed."""
+        if self.counts.nnz != self.about["n_entries"]:
+            raise IntegrityError(
+                f"{self.soma.uri}: {self.counts.nnz} counts in X, {self.about['n_entries']} were "
+                "sealed. It was damaged since; delete it and run `tabatlas ingest` again."
+            )
+
+    def iterate_entries(
+        self, joinids: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """joinid, gene and count of all entries of cells, piece by piece, as they are stored.
+
+        `joinids` rise. Entries come row by row, genes rising, where a row was written at once;
+        the rows of several datasets come in the order in which these were written.
+        """
+        for table in self.counts.read(coords=(joinids,)).tables():
+            for batch in table.to_batches():
+                row, gene, count = (column.to_numpy() for column in batch.columns)
+                yield row, gene, count
+
     def read_counts(self, joinids: np.ndarray) -> sp.csr_matrix:
         """Raw counts of cells in the order of `joinids` (n, all genes) int32."""
-        stored = self.soma.ms[names.MEASUREMENT].X[names.RAW_LAYER]
-        counts = read_rows(stored, joinids).astype(np.int32, copy=False)
+        counts = read_rows(self.counts, joinids).astype(np.int32, copy=False)
         counts.sort_indices()
         return counts
 

@@ -180,7 +180,7 @@ def open_study(
         others,
         classes,
         read_json(classifier / CALIBRATION)["temperature"],
-        fit_logistic(train, train.keep_labelled(), len(classes), trained.seed),
+        fit_logistic(train, train.keep_labeled(), len(classes), trained.seed),
         choose_device(trained.device, trained.threads),
         trained.batch_size,
     )
@@ -196,11 +196,11 @@ def choose_cells(
         joinid_n = parts.loc[parts[names.SPLIT] == part, names.JOINID].to_numpy()
         whole = SomaSource(experiment, joinid_n, genes, study.labels)
         rng = np.random.default_rng([chosen.seed, 0])
-        rows = sample_types(whole.label_n, chosen.cells_per_type, rng)
+        rows = sample_types(whole.cells.find_classes(slice(None)), chosen.cells_per_type, rng)
         if len(rows):
-            sampled = whole.cells[names.JOINID].to_numpy()[rows]
+            sampled = whole.joinid_n[rows]
             source = SomaSource(experiment, sampled, genes, study.labels, study.model.covariates)
-            return Sample(part, source, donors.loc[source.cells[names.JOINID]].to_numpy())
+            return Sample(part, source, donors.loc[source.joinid_n].to_numpy())
         logger.warning("no labeled %s cell of the model's types", part)
     raise InputError(
         "no labeled test or validation cell of the model's types, so nothing can be explained. "

@@ -1,6 +1,5 @@
 """Which labels are classes, what each is called, and what each weighs."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,9 +33,10 @@ def choose_classes(cells: pd.DataFrame, min_cells: int) -> list[CellClass]:
 
     Raises `InputError` where fewer than two are left.
     """
-    labelled = cells[cells[names.CELL_TYPE].astype(str) != names.UNKNOWN]
-    counts = Counter(labelled[names.CELL_TYPE].astype(str))
-    terms = labelled.groupby(labelled[names.CELL_TYPE].astype(str))[names.CELL_TYPE_ID].first()
+    labelled = cells[cells[names.CELL_TYPE] != names.UNKNOWN]
+    counts = labelled[names.CELL_TYPE].value_counts()
+    firsts = labelled.drop_duplicates(names.CELL_TYPE)
+    terms = dict(zip(firsts[names.CELL_TYPE], firsts[names.CELL_TYPE_ID], strict=True))
     classes = [
         CellClass(label, str(terms[label]), n) for label, n in counts.items() if n >= min_cells
     ]

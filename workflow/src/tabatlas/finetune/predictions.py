@@ -65,10 +65,10 @@ def fit_logistic(
 ) -> LogisticBaseline:
     """Logistic regression on the labelled training cells `rows`, or a sample of them."""
     rng = np.random.default_rng([seed, 0])
-    chosen = rows[sample_cells(source.label_n[rows], MAX_CELLS, rng)]
-    minibatch = source.read(chosen)
+    label_n = source.cells.find_classes(rows)
+    minibatch = source.read(rows[sample_cells(label_n, MAX_CELLS, rng)])
     cells = log1p_cp10k(minibatch.to_csr(source.n_genes), minibatch.total_n.numpy())
-    return LogisticBaseline(cells, source.label_n[chosen], n_classes)
+    return LogisticBaseline(cells, minibatch.label.numpy(), n_classes)
 
 
 def predict_cells(

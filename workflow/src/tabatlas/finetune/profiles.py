@@ -13,10 +13,10 @@ N_SWEEPS = 50
 def learn_profiles(source: PackedSource, rows: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
     """Profiles (c, g) of the labelled training cells `rows`, or of a sample of them."""
     rng = np.random.default_rng([seed, 1])
-    chosen = rows[sample_cells(source.label_n[rows], MAX_CELLS, rng)]
-    minibatch = source.read(chosen)
+    label_n = source.cells.find_classes(rows)
+    minibatch = source.read(rows[sample_cells(label_n, MAX_CELLS, rng)])
     counts, presence_mg = minibatch.to_csr(source.n_genes), source.presence.numpy()
-    where = (source.label_n[chosen], source.dataset_n[chosen])
+    where = (minibatch.label.numpy(), minibatch.dataset.numpy())
     return fit_profiles(counts, *where, presence_mg, n_classes)
 
 

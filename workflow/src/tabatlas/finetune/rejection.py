@@ -40,7 +40,7 @@ def judge_test(
     if not known_n.any():
         return {}
     judged = {TEST: found.take(known_n)}
-    unseen_n = find_unseen(found.label_n, source.cells)
+    unseen_n = find_unseen(found.label_n, source.obs)
     if unseen_n.any():
         judged[UNSEEN] = found.take(unseen_n)
     rows = np.random.default_rng([seed, 2]).permutation(np.flatnonzero(known_n))[:MAX_CELLS]

@@ -114,10 +114,10 @@ def run(
         "temperature": temperature,
         "best_epoch": training.progress.best_epoch,
         "early_stop_unit": read_json(proof)["validation_unit"],
-        "n_unseen_test_cells": int(find_unseen(found.judged.label_n, source.cells).sum()),
+        "n_unseen_test_cells": int(find_unseen(found.judged.label_n, source.obs).sum()),
         "rejection": rule.thresholds | {"sets": score_rejection(judged, rule, temperature)},
     }
-    write_predictions(found, source.cells, classes, temperature, rule, model)
+    write_predictions(found, source.obs, classes, temperature, rule, model)
     calibration = {"method": "temperature", "temperature": temperature} | rule.thresholds
     write_json(calibration, model / CALIBRATION)
     write_classifier(training, scores, model, rule)
@@ -129,13 +129,16 @@ def train_classifier(
     """Train from the encoder, or go on where the checkpoints of such a run stand."""
     device = choose_device(chosen.device, chosen.threads)
     pretrained = read_model(encoder)
-    classes = choose_classes(PackedSource(pack, "train").cells, chosen.min_class_cells)
+    classes = choose_classes(
+        PackedSource(pack, "train").cells.table(names.LABELS), chosen.min_class_cells
+    )
     cells = select_cells(pack, classes, pretrained.covariates, chosen)
     check_pack(pretrained, cells.train.digest, encoder)
     task = build_task(pretrained, classes, cells, chosen, device)
     inputs = {"encoder": pretrained.digest, "pack": cells.train.digest}
     folder = checkpoints / key_run("finetune", chosen.model_dump(mode="json"), device, inputs)
-    progress = Trainer(task, cells.train, cells.train_rows, chosen, device, folder).run()
+    order = cells.train.order(chosen.batch_size, chosen.seed, np.ones(len(classes)))
+    progress = Trainer(task, cells.train, order, chosen, device, folder).run()
     return Training(pretrained, task, cells, classes, progress)
 
 
@@ -148,15 +151,16 @@ def select_cells(
     """Open both parts of the pack with these classes and covariates."""
     labels = [one.label for one in classes]
     train, validation = (
-        PackedSource(pack, part, labels, covariates) for part in ("train", "validation")
+        PackedSource(pack, part, labels, covariates, chosen.reading)
+        for part in ("train", "validation")
     )
-    rows = validation.keep_labelled()[: chosen.validation_cells]
+    rows = validation.keep_labeled()[: chosen.validation_cells]
     if not len(rows):
         raise InputError(
             "no labelled validation cell, so nothing says when to stop. Raise "
             "split.validation_fraction or choose another split.seed."
         )
-    return Cells(train, validation, train.keep_labelled(), rows)
+    return Cells(train, validation, train.keep_labeled(), rows)
 
 
 def build_task(
@@ -207,7 +211,7 @@ def score_test(
     if not len(label_n):
         logger.warning("no labelled test cell: nothing is scored")
         return {"n_test_cells": 0, "methods": None}
-    train_n = cells.train.label_n[cells.train_rows]
+    train_n = cells.train.cells.find_classes(cells.train_rows)
     probability = {
         TABNET: calibrate(found.judged.logits_nc[known], temperature),
         LOGISTIC: found.logistic_nc[known],

@@ -61,13 +61,16 @@ def run(
     pretrained = read_model(encoder)
     conditions = choose_conditions(PackedSource(pack, "train"), chosen)
     train, validation = (
-        PackedSource(pack, part, covariates=conditions) for part in ("train", "validation")
+        PackedSource(pack, part, covariates=conditions, reading=chosen.reading)
+        for part in ("train", "validation")
     )
     check_pack(pretrained, train.digest, encoder)
     task = build_task(pretrained, train, validation, chosen, device)
     inputs = {"encoder": pretrained.digest, "pack": train.digest}
     folder = checkpoints / key_run("integrate", chosen.model_dump(mode="json"), device, inputs)
-    progress = Trainer(task, train, np.arange(len(train)), chosen, device, folder).run()
+    progress = Trainer(
+        task, train, train.order(chosen.batch_size, chosen.seed), chosen, device, folder
+    ).run()
     task.model.eval()
     with open_experiment(manifest) as experiment:
         embed_cells(task, experiment, pretrained, chosen, embedding)
@@ -90,7 +93,7 @@ def check_obsm(manifest: Path, chosen: IntegrateSettings) -> None:
 
 def choose_conditions(train: PackedSource, chosen: IntegrateSettings) -> tuple[Covariate, ...]:
     """The conditions that vary over the training cells; the others have nothing to tell."""
-    varies = {name: train.cells[name].astype(str).nunique() > 1 for name in chosen.conditions}
+    varies = {name: len(train.cells.count_levels(name)) > 1 for name in chosen.conditions}
     told_apart = {"as": CONDITION, "width": chosen.condition_width}
     wishes = [CovariateSettings(column=name, **told_apart) for name in varies if varies[name]]
     told = ", ".join(wish.column for wish in wishes) or "nothing"
@@ -133,7 +136,7 @@ def measure_shares(train: PackedSource) -> torch.Tensor:
     rows = np.arange(min(len(train), SHARE_CELLS))  # the pack is shuffled
     minibatch = train.read(rows)
     total_g = np.asarray(minibatch.to_csr(train.n_genes).sum(axis=0)).ravel()
-    n_measured_g = train.presence.numpy()[train.dataset_n[rows]].sum(axis=0)
+    n_measured_g = train.presence.numpy()[minibatch.dataset.numpy()].sum(axis=0)
     mean_g = total_g / np.maximum(n_measured_g, 1)
     return torch.from_numpy((mean_g / mean_g.sum()).astype(np.float32))
 
@@ -150,8 +153,8 @@ def embed_cells(
     source = SomaSource(experiment, joinid_n, pretrained.genes[names.FEATURE_ID])
     presence_mg = source.presence.to(task.presence_mg.device)
     embedded = predict(task.embed, source.iterate(chosen.batch_size), presence_mg)
-    write_embedding(embedded, source.cells[names.OBS_ID], chosen.n_latent, path)
-    logger.info("%d cells embedded in %d dimensions", len(source.cells), chosen.n_latent)
+    write_embedding(embedded, source.obs[names.OBS_ID], chosen.n_latent, path)
+    logger.info("%d cells embedded in %d dimensions", len(source), chosen.n_latent)
 
 
 def score_embedding(

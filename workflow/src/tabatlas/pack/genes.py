@@ -1,45 +1,14 @@
-"""Choose the training genes and compute their statistics over training cells only."""
+"""Choose the training genes and describe them."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from tabatlas import names
-from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import GeneMismatchError
 from tabatlas.genes import read_gene_list
 from tabatlas.pack.settings import PackSettings
-
-
-class GeneMoments:
-    """Running sums of log1p(CP10k) per gene, over the cells in which the gene was measured."""
-
-    def __init__(self, n_genes: int) -> None:
-        self.n_measured = np.zeros(n_genes, dtype=np.int64)
-        self.total = np.zeros(n_genes)
-        self.total_square = np.zeros(n_genes)
-
-    def add(self, counts: sp.csr_matrix, total_n: np.ndarray, measured_ng: np.ndarray) -> None:
-        """Take in cells (n, g); `measured_ng` has one row per cell or broadcasts to it."""
-        values = log1p_cp10k(counts, total_n).astype(np.float64)
-        self.n_measured += measured_ng.sum(axis=0, dtype=np.int64)
-        self.total += np.asarray(values.sum(axis=0)).ravel()
-        self.total_square += np.asarray(values.multiply(values).sum(axis=0)).ravel()
-
-    def describe(self) -> pd.DataFrame:
-        """Columns `mean`, `sd` (float32) and `n_measured`; 0 for a gene never measured."""
-        n = np.maximum(self.n_measured, 1)
-        mean = self.total / n
-        variance = np.maximum(self.total_square / n - mean**2, 0)
-        return pd.DataFrame(
-            {
-                "mean": mean.astype(np.float32),
-                "sd": np.sqrt(variance).astype(np.float32),
-                "n_measured": self.n_measured,
-            }
-        )
 
 
 def choose_genes(
@@ -71,9 +40,7 @@ def choose_genes(
     return chosen
 
 
-def describe_genes(var: pd.DataFrame, moments: GeneMoments) -> pd.DataFrame:
+def describe_genes(var: pd.DataFrame, moments: pd.DataFrame) -> pd.DataFrame:
     """The table `genes.parquet`: id, name, mean, sd, n_measured."""
-    described = moments.describe()
-    described.insert(0, names.FEATURE_ID, var[names.FEATURE_ID].to_numpy())
-    described.insert(1, names.FEATURE_NAME, var[names.FEATURE_NAME].to_numpy())
-    return described
+    named = var[[names.FEATURE_ID, names.FEATURE_NAME]].reset_index(drop=True)
+    return pd.concat([named, moments], axis=1)

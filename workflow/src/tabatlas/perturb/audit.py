@@ -9,7 +9,6 @@ from tabatlas import names
 from tabatlas.errors import IntegrityError
 from tabatlas.perturb.sets import PerturbationSet
 from tabatlas.split.perturbations import HELD_OUT_FOLD
-from tabatlas.stream.order import order_minibatches
 from tabatlas.stream.packed import PackedSource
 
 BATCH = 1024
@@ -21,9 +20,12 @@ def list_yielded(train: PackedSource, validation: PackedSource, seed: int) -> di
     The order is the loader's own, applied to the joinids that its minibatches carry: no count is
     decoded.
     """
-    order = order_minibatches(len(train), BATCH, seed, 0) if len(train) else []
-    rows = np.concatenate(order) if order else np.arange(0)
-    return {"train": train.joinid_n[rows], "validation": validation.joinid_n}
+    epoch = train.order(BATCH, seed).draw(0)
+    rows = np.concatenate([np.arange(0), *epoch.minibatches()])
+    return {
+        "train": train.joinid_n[rows],
+        "validation": np.asarray(validation.joinid_n),
+    }
 
 
 def audit_cells(

@@ -10,7 +10,7 @@ import torch
 from tabatlas.pretrain.settings import PretrainSettings
 from tabatlas.pretrain.task import MaskedGenes, Validation
 from tabatlas.provenance import write_json
-from tabatlas.stream.packed import PackedSource, read_manifest
+from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.train.checkpoint import name_parts
 from tabatlas.train.covariates import describe_covariates
@@ -39,16 +39,19 @@ def run(
     device = choose_device(chosen.device, chosen.threads)
     covariates = describe_covariates(chosen.covariates, PackedSource(pack, "train").cells)
     train, validation = (
-        PackedSource(pack, part, covariates=covariates) for part in ("train", "validation")
+        PackedSource(pack, part, covariates=covariates, reading=chosen.reading)
+        for part in ("train", "validation")
     )
     logger.info("%d cells × %d genes on %s", len(train), train.n_genes, device)
     task = build_task(chosen, train, validation, device)
     key = key_run("pretrain", chosen.model_dump(mode="json"), device, {"pack": train.digest})
     folder = checkpoints / key
-    progress = Trainer(task, train, np.arange(len(train)), chosen, device, folder).run()
+    progress = Trainer(
+        task, train, train.order(chosen.batch_size, chosen.seed), chosen, device, folder
+    ).run()
     write_json(score_pretraining(task, progress), model / "scores.json")
     write_metrics(progress.metrics, model)
-    organism = read_manifest(pack)["organism"]
+    organism = train.about["organism"]
     architecture = chosen.choose_architecture()
     about = describe_model(architecture, train.genes, covariates, organism, train.digest)
     write_model(Model(about, train.genes, name_parts(task.model)), model)

@@ -1,13 +1,16 @@
 """One minibatch of cells, as every source yields it, and its way to a dense tensor."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Self
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 TARGET_SUM = 1e4
+ENTRY_BYTES = 8  # int32 gene and float32 count
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ class Minibatch:
         """The same minibatch on `device`; from pinned memory the copy does not block."""
         if device.type == "cpu":
             return self
-        moved = {
-            field.name: getattr(self, field.name).pin_memory().to(device, non_blocking=True)
-            for field in fields(self)
-        }
-        return type(self)(**moved)
+        return self.map(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The minibatch with each of its tensors changed."""
+        return type(self)(**{one.name: change(getattr(self, one.name)) for one in fields(self)})
 
     def densify(self, n_genes: int) -> Tensor:
         """log1p(CP10k) of the loaded genes, (n, g) float32: the twin of `counts.log1p_cp10k`."""
@@ -62,3 +65,12 @@ class Minibatch:
         """Raw counts (n, g) of a minibatch on the CPU, for what is not torch."""
         arrays = (self.count.numpy(), self.gene.numpy(), self.indptr.numpy())
         return sp.csr_matrix(arrays, shape=(len(self), n_genes))
+
+
+def make_rows(length_n: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Row pointers (n + 1,) of rows of these lengths, and room for their genes and counts."""
+    indptr = np.concatenate([[0], np.cumsum(length_n)])
+    n_entries = int(indptr[-1])
+    # Torch gives the same memory again; numpy's comes new, page by page, at twice the cost.
+    gene, count = (torch.empty(n_entries, dtype=kind) for kind in (torch.int32, torch.float32))
+    return indptr, gene, count

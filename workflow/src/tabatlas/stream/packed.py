@@ -1,39 +1,34 @@
-"""The training cache: memory-mapped CSR shards, written by `pack`, verified when opened."""
+"""The training cache: memory-mapped CSR shards, written by `pack`, proven as they are read."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 import torch
 
-from tabatlas import names
-from tabatlas.errors import IntegrityError, ModelError
-from tabatlas.provenance import digest_file, read_json
-from tabatlas.stream.columns import Covariate, encode_labels, encode_levels, take_numbers
-from tabatlas.stream.minibatch import Minibatch
-from tabatlas.stream.order import order_minibatches
+from tabatlas.errors import IntegrityError
+from tabatlas.provenance import read_json
+from tabatlas.stream import layout
+from tabatlas.stream.columns import Cells, Covariate
+from tabatlas.stream.gather import copy_rows, group_rows
+from tabatlas.stream.minibatch import ENTRY_BYTES, Minibatch, make_rows
+from tabatlas.stream.order import Order, Plan, Share
+from tabatlas.stream.prefetch import Reading, read_ahead
+from tabatlas.stream.source import Source
 
-FORMAT = 1
-ARRAYS = ("indptr", "gene", "count")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Cells of one shard: `indptr` (n + 1,) int64, `gene` u16, `count` u8, u16 or u32."""
-
-    indptr: np.ndarray
-    gene: np.ndarray
-    count: np.ndarray
+# Shards that are mapped at once: each holds two of the files that a process may have open.
+N_MAPPED = 256
 
 
-class PackedSource:
+class PackedSource(Source):
     """Cells of one part (train or validation) of a pack.
 
-    `presence` (datasets, g) says which genes each dataset measured; `cells` is the table of the
-    cells in stored order. Raises `ModelError` or `IntegrityError` where the pack is not whole.
+    `presence` (datasets, g) says which genes each dataset measured. Counts and columns stay in
+    their files, mapped; every row that is read is compared with the sum that was written with it.
+    Raises `ModelError` or `IntegrityError` where the pack is not whole.
     """
 
     def __init__(
@@ -42,113 +37,85 @@ class PackedSource:
         part: str,
         labels: Sequence[str] = (),
         covariates: Sequence[Covariate] = (),
+        reading: Reading | None = None,
     ) -> None:
-        about = read_manifest(manifest)
+        about = layout.read_manifest(manifest)
+        self.about, self.part = about, part
         self.folder = manifest.parent / about["folder"]
         self.digest: str = about["digest"]
-        verify_files(self.folder, about["files"], part)
-        self.genes = pd.read_parquet(self.folder / "genes.parquet")
-        self.presence = torch.from_numpy(np.load(self.folder / "presence.npy"))
-        self.cells = pd.read_parquet(self.folder / part / "cells.parquet")
-        shards = about["parts"][part]
-        self.shards = [open_shard(self.folder / part / f"{i:05d}") for i in range(shards)]
-        self.starts = np.cumsum([0] + [len(shard.indptr) - 1 for shard in self.shards])
-        self.label_n = encode_labels(self.cells, labels)
-        self.covariates = tuple(covariates)
-        self.level_nk = encode_levels(self.cells, covariates)
-        self.number_nj = take_numbers(self.cells, covariates)
-        self.total_n = self.cells[names.TOTAL_N].to_numpy(dtype=np.int64)
-        self.dataset_n = self.cells["dataset"].to_numpy(dtype=np.int64)
-        self.joinid_n = self.cells[names.JOINID].to_numpy(dtype=np.int64)
+        self.plan = Plan(**about["plan"])
+        self.reading, self.covariates = reading or Reading(), tuple(covariates)
+        self.watch = layout.Watch(self.folder, about["files"], part)
+        self.genes = pd.read_parquet(self.folder / layout.GENES)
+        self.presence = torch.from_numpy(np.load(self.folder / layout.PRESENCE))
+        columns = {name: self.map_column(name) for name in about["columns"]}
+        levels = read_json(self.folder / layout.LEVELS)
+        self.cells = Cells(columns, levels, labels, covariates)
+        self.indptr, self.check = map(self.map_column, (layout.INDPTR, layout.CHECK))
+        self.shard_cells: int = about["shard_cells"]
+        self.small_files = [one for one in self.watch.stamps if not layout.is_shard(one)]
+        self.map_shard = lru_cache(N_MAPPED)(self.open_shard)
 
-    def __len__(self) -> int:
-        return len(self.cells)
+    def map_column(self, name: str) -> np.ndarray:
+        """An array over the cells of the part."""
+        return layout.map_array(self.folder / self.part / f"{name}.npy")
+
+    def open_shard(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Genes and counts of a shard, mapped."""
+        gene, count = layout.name_shard(self.part, number)
+        return layout.map_array(self.folder / gene), layout.map_array(self.folder / count)
 
     @property
     def n_genes(self) -> int:
         """Number of training genes."""
         return len(self.genes)
 
-    def keep_labelled(self) -> np.ndarray:
+    def keep_labeled(self) -> np.ndarray:
         """Rows of the cells that have one of the labels."""
-        return np.flatnonzero(self.label_n >= 0)
+        return np.flatnonzero(self.cells.find_classes(slice(None)) >= 0)
 
     def iterate(self, rows: np.ndarray, batch_size: int) -> Iterator[Minibatch]:
         """Minibatches over `rows` in their order, for validation and prediction."""
-        for start in range(0, len(rows), batch_size):
-            yield self.read(rows[start : start + batch_size])
+        starts = range(0, len(rows), batch_size)
+        return self.read_all((rows[one : one + batch_size] for one in starts), batch_size)
 
     def shuffle(
-        self, rows: np.ndarray, batch_size: int, seed: int, epoch: int, first: int = 0
+        self, order: Order, epoch: int, first: int = 0, share: Share | None = None
     ) -> Iterator[Minibatch]:
-        """Minibatches of one epoch over `rows` from number `first` on, in the one order."""
-        for chosen in order_minibatches(len(rows), batch_size, seed, epoch)[first:]:
-            yield self.read(rows[chosen])
+        """A share of each minibatch of one epoch, from number `first` on, in the one order."""
+        take = (share or Share()).take
+        wanted = map(take, order.draw(epoch).minibatches(first))
+        return self.read_all(wanted, order.batch_size)
+
+    def read_all(self, wanted: Iterator[np.ndarray], batch_size: int) -> Iterator[Minibatch]:
+        """`read` of each of the wanted rows, ahead of its use."""
+        n_entries = self.indptr[-1] / max(1, len(self))
+        n_ahead = self.reading.count_ahead("minibatches", batch_size * n_entries * ENTRY_BYTES)
+        return read_ahead(self.read, wanted, self.reading.threads, n_ahead)
 
     def read(self, rows: np.ndarray) -> Minibatch:
-        """The cells at stored positions `rows`, in that order."""
-        indptr, gene, count = self.gather(rows)
-        return Minibatch(
-            indptr=torch.from_numpy(indptr),
-            gene=torch.from_numpy(gene.astype(np.int32)),
-            count=torch.from_numpy(count.astype(np.float32)),
-            total_n=torch.from_numpy(self.total_n[rows]),
-            dataset=torch.from_numpy(self.dataset_n[rows]),
-            label=torch.from_numpy(self.label_n[rows]),
-            level=torch.from_numpy(self.level_nk[rows]),
-            number=torch.from_numpy(self.number_nj[rows]),
-            joinid=torch.from_numpy(self.joinid_n[rows]),
+        """The cells at stored positions `rows`, in that order.
+
+        Raises `IntegrityError` where a file changed since it was opened, or where what is read is
+        not what was written.
+        """
+        self.watch.prove(self.small_files)
+        begin = self.indptr[rows]
+        indptr, gene, count = make_rows(self.indptr[rows + 1] - begin)
+        copy = partial(copy_rows, indptr, self.check[rows], gene.numpy(), count.numpy())
+        for number, place in group_rows(rows // self.shard_cells):
+            self.watch.prove(layout.name_shard(self.part, number))
+            first = self.indptr[number * self.shard_cells]
+            wrong = copy(place, begin[place] - first, *self.map_shard(number))
+            if wrong >= 0:
+                self.refuse(number, int(rows[wrong]))
+        fields = self.cells.describe(rows)
+        return Minibatch(indptr=torch.from_numpy(indptr), gene=gene, count=count, **fields)
+
+    def refuse(self, number: int, row: int) -> NoReturn:
+        """Raise `IntegrityError` for a row of a shard that is not what was written."""
+        path = self.folder / layout.name_shard(self.part, number)[0]
+        raise IntegrityError(
+            f"{path}: the counts of cell {row % self.shard_cells} are not those that were packed. "
+            f"{layout.AGAIN}"
         )
-
-    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """CSR arrays of `rows`: row pointers, genes, counts."""
-        owner = np.searchsorted(self.starts, rows, side="right") - 1
-        lengths = np.zeros(len(rows), dtype=np.int64)
-        for number in np.unique(owner):
-            mine = owner == number
-            local = rows[mine] - self.starts[number]
-            indptr = self.shards[number].indptr
-            lengths[mine] = indptr[local + 1] - indptr[local]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        gene = np.empty(indptr[-1], dtype=np.uint16)
-        count = np.empty(indptr[-1], dtype=np.uint32)
-        for number in np.unique(owner):
-            shard = self.shards[number]
-            mine = np.flatnonzero(owner == number)
-            begin = shard.indptr[rows[mine] - self.starts[number]]
-            source, target = spread(begin, lengths[mine]), spread(indptr[mine], lengths[mine])
-            gene[target], count[target] = shard.gene[source], shard.count[source]
-        return indptr, gene, count
-
-
-def spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Positions start, start + 1, … of several runs, one after the other."""
-    offsets = np.cumsum(lengths) - lengths
-    return np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())
-
-
-def open_shard(folder: Path) -> Shard:
-    """Map the arrays of a shard; nothing is read before it is asked for."""
-    return Shard(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS})
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read the manifest of a pack."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no pack there. Run `tabatlas pack` (it is derived).")
-    about = read_json(path)
-    if about.get("format") != FORMAT:
-        raise ModelError(f"{path}: pack of format {about.get('format')}, not {FORMAT}. Pack again.")
-    return about
-
-
-def verify_files(folder: Path, files: dict[str, str], part: str) -> None:
-    """Compare the files of a part, and those of all parts, with the digests of the manifest."""
-    for name, digest in files.items():
-        if "/" in name and not name.startswith(f"{part}/"):
-            continue
-        path = folder / name
-        if not path.is_file():
-            raise IntegrityError(f"{path}: this file of the pack is missing. Pack again.")
-        if digest_file(path) != digest:
-            raise IntegrityError(f"{path}: its bytes are not those that were packed. Pack again.")

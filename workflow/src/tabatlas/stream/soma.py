@@ -1,25 +1,35 @@
-"""Cells straight from the sealed experiment, in sequence: for tests and predictions."""
+"""Cells straight from the sealed experiment: shuffled in the one order, or one after the other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
 from tabatlas import names
-from tabatlas.errors import GeneMismatchError
+from tabatlas.errors import GeneMismatchError, IntegrityError
 from tabatlas.experiment import Experiment
-from tabatlas.stream.columns import Covariate, encode_labels, encode_levels, take_numbers
-from tabatlas.stream.minibatch import Minibatch
+from tabatlas.stream.columns import WHOLE, Cells, Covariate, encode_cells
+from tabatlas.stream.entries import EntryReader, Held
+from tabatlas.stream.gather import copy_held, group_rows
+from tabatlas.stream.minibatch import ENTRY_BYTES, Minibatch, make_rows
+from tabatlas.stream.order import Order, Plan, Share
+from tabatlas.stream.prefetch import Reading, read_ahead
+from tabatlas.stream.source import Source
 
-COLUMNS = (names.OBS_ID, names.TOTAL_N, names.CELL_TYPE, names.CELL_TYPE_ID)
+# Blocks of 64 neighbors: of 16 … 512 the largest whose minibatches are as mixed as single cells.
+PLAN = Plan(block_cells=64, buffer_cells=16_384)
+LABELED = (names.CELL_TYPE, names.CELL_TYPE_ID, names.TOTAL_N)
+AT_ONCE = 4096  # cells of one read where the order is that of the experiment
 
 
-class SomaSource:
+class SomaSource(Source):
     """Cells of an experiment, restricted to the genes of a model.
 
-    `presence` (datasets, g) is the experiment's presence matrix on these genes; `cells` the table
-    of the chosen cells in the order in which they come.
+    `joinids` in any order are the stored order. `presence` (datasets, g) is the experiment's
+    presence matrix on these genes. Every cell that is read is compared with its total in obs, so
+    that none comes back empty or in part. Raises `IntegrityError` for what the manifest did not
+    seal, `GeneMismatchError` for genes that the experiment does not have.
     """
 
     def __init__(
@@ -29,39 +39,91 @@ class SomaSource:
         genes: pd.Series,
         labels: Sequence[str] = (),
         covariates: Sequence[Covariate] = (),
+        plan: Plan = PLAN,
+        reading: Reading | None = None,
     ) -> None:
-        wanted = {one.name for one in covariates} - {names.DONOR}
-        obs = experiment.read_cells([*COLUMNS, *sorted(wanted)]).set_index(names.JOINID)
-        self.experiment = experiment
-        self.cells = obs.loc[np.sort(joinids)].reset_index()
-        self.positions = find_genes(experiment.read_var()[names.FEATURE_ID], genes)
-        self.presence = torch.from_numpy(experiment.read_presence()[:, self.positions])
-        self.dataset_n = self.cells["dataset"].to_numpy(np.int64)
-        self.label_n = encode_labels(self.cells, labels)
-        self.covariates = tuple(covariates)
-        self.level_nk = encode_levels(self.cells, covariates)
-        self.number_nj = take_numbers(self.cells, covariates)
+        self.experiment, self.plan, self.reading = experiment, plan, reading or Reading()
+        wanted = {one.name for one in covariates}
+        obs = experiment.read_cells([names.OBS_ID, *LABELED, *sorted(wanted - {names.DONOR})])
+        self.obs = choose_rows(obs, joinids)
+        coded = encode_cells(self.obs[[*WHOLE, names.CELL_TYPE, *sorted(wanted - set(WHOLE))]])
+        self.cells, self.covariates = Cells(*coded, labels, covariates), tuple(covariates)
+        positions = find_genes(experiment.read_var()[names.FEATURE_ID], genes)
+        self.presence = torch.from_numpy(experiment.read_presence()[:, positions])
+        self.reader = EntryReader(experiment, positions)
 
     def iterate(self, batch_size: int) -> Iterator[Minibatch]:
-        """All cells, by joinid."""
-        for start in range(0, len(self.cells), batch_size):
-            yield self.read(slice(start, start + batch_size))
+        """All cells, in stored order."""
+        size = max(1, AT_ONCE // batch_size) * batch_size
+        stops = range(size, len(self) + size, size)
+        windows = [np.arange(stop - size, min(stop, len(self))) for stop in stops]
+        for rows, held in zip(windows, self.load_all(windows, size), strict=True):
+            for start in range(0, len(rows), batch_size):
+                yield self.gather(rows[start : start + batch_size], [held])
 
-    def read(self, rows: slice | np.ndarray) -> Minibatch:
-        """The cells at places `rows` of the table."""
-        joinid_n = self.cells[names.JOINID].to_numpy()[rows]
-        counts = self.experiment.read_counts(joinid_n)[:, self.positions]
-        return Minibatch(
-            indptr=torch.from_numpy(counts.indptr.astype(np.int64)),
-            gene=torch.from_numpy(counts.indices.astype(np.int32)),
-            count=torch.from_numpy(counts.data.astype(np.float32)),
-            total_n=torch.from_numpy(self.cells[names.TOTAL_N].to_numpy(np.int64)[rows].copy()),
-            dataset=torch.from_numpy(self.dataset_n[rows]),
-            label=torch.from_numpy(self.label_n[rows]),
-            level=torch.from_numpy(self.level_nk[rows]),
-            number=torch.from_numpy(self.number_nj[rows]),
-            joinid=torch.from_numpy(joinid_n.copy()),
+    def shuffle(
+        self, order: Order, epoch: int, first: int = 0, share: Share | None = None
+    ) -> Iterator[Minibatch]:
+        """A share of each minibatch of one epoch, from number `first` on, in the one order."""
+        drawn, take = order.draw(epoch), (share or Share()).take
+        begin = drawn.find_buffers(first).start if first < order.n_minibatches else drawn.n_buffers
+        coming = range(begin, drawn.n_buffers)
+        loaded = self.load_all(map(drawn.read_buffer, coming), order.plan.buffer_cells)
+        held: dict[int, Held] = {}
+        for number, rows in enumerate(drawn.minibatches(first), first):
+            needed = drawn.find_buffers(number)
+            held = {one: held[one] if one in held else next(loaded) for one in needed}
+            yield self.gather(take(rows), list(held.values()))
+
+    def load_all(self, windows: Iterable[np.ndarray], n_cells: int) -> Iterator[Held]:
+        """The cells of each window of about `n_cells` rows, ahead of their use."""
+        n_bytes = n_cells * self.experiment.mean_entries * ENTRY_BYTES
+        # One thread: TileDB has its own. Two are held where a minibatch lies in both.
+        n_ahead = self.reading.count_ahead("buffers", n_bytes, n_held=2)
+        return read_ahead(self.load, windows, 1, min(n_ahead, 1))
+
+    def read(self, rows: np.ndarray) -> Minibatch:
+        """The cells at stored positions `rows`, in that order."""
+        return self.gather(rows, [self.load(rows)])
+
+    def load(self, rows: np.ndarray) -> Held:
+        """Take up the cells at stored positions `rows`, each once."""
+        joinid_n, first_n = np.unique(self.joinid_n[rows], return_index=True)
+        return self.reader.load(joinid_n, self.cells.columns[names.TOTAL_N][rows][first_n])
+
+    def gather(self, rows: np.ndarray, held: Sequence[Held]) -> Minibatch:
+        """The minibatch of rows that were taken up."""
+        joinid_n = self.joinid_n[rows]
+        owner_n, place_n = np.zeros((2, len(rows)), dtype=np.int64)
+        for number, one in enumerate(held):
+            place = np.minimum(np.searchsorted(one.joinid, joinid_n), len(one.joinid) - 1)
+            own = one.joinid[place] == joinid_n
+            owner_n[own], place_n[own] = number, place[own]
+        length_n = np.zeros(len(rows), dtype=np.int64)
+        for number, own in group_rows(owner_n):
+            length_n[own] = held[number].length[place_n[own]]
+        indptr, gene, count = make_rows(length_n)
+        for number, own in group_rows(owner_n):
+            one = held[number]
+            to = (indptr, gene.numpy(), count.numpy())
+            copy_held(*to, own, one.begin[place_n[own]], one.gene, one.count)
+        fields = self.cells.describe(rows)
+        return Minibatch(indptr=torch.from_numpy(indptr), gene=gene, count=count, **fields)
+
+
+def choose_rows(obs: pd.DataFrame, joinids: np.ndarray) -> pd.DataFrame:
+    """The rows of these cells, in their order. Raises `IntegrityError` for one that is not there.
+
+    joinids may have gaps: a row's number is not its joinid.
+    """
+    places = pd.Index(obs[names.JOINID]).get_indexer(joinids)
+    missing = np.flatnonzero(places < 0)
+    if len(missing):
+        raise IntegrityError(
+            f"{len(missing)} of {len(joinids)} cells are not in the experiment (first: "
+            f"soma_joinid {joinids[missing[0]]}). Run `split` and what follows again."
         )
+    return obs.iloc[places].reset_index(drop=True)
 
 
 def find_genes(atlas: pd.Series, genes: pd.Series) -> np.ndarray:

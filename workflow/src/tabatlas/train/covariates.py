@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import pandas as pd
+import numpy as np
 
 from tabatlas import names
 from tabatlas.errors import ConfigError
+from tabatlas.stream.columns import Cells
 from tabatlas.tabnet.covariates import Covariate
 
 
@@ -18,24 +19,25 @@ class Wish(Protocol):
     width: int
 
 
-def describe_covariates(wishes: Sequence[Wish], cells: pd.DataFrame) -> tuple[Covariate, ...]:
+def describe_covariates(wishes: Sequence[Wish], cells: Cells) -> tuple[Covariate, ...]:
     """The covariates that a network is built with, learned from its training cells.
 
     Raises `ConfigError` for a column that tells nothing.
     """
-    return tuple(describe_covariate(wish, cells[wish.column]) for wish in wishes)
+    return tuple(describe_covariate(wish, cells) for wish in wishes)
 
 
-def describe_covariate(wish: Wish, column: pd.Series) -> Covariate:
+def describe_covariate(wish: Wish, cells: Cells) -> Covariate:
     """One covariate: the levels of a text, mean and deviation of a number."""
     if wish.column in names.NUMERICAL:
-        mean, deviation = float(column.mean()), float(column.std(ddof=0))
+        values = np.asarray(cells.columns[wish.column], dtype=np.float64)
+        mean, deviation = float(values.mean()), float(values.std())
         if not deviation > 0:
             raise ConfigError(
                 f"covariate `{wish.column}` is {mean:g} in every training cell. Leave it out."
             )
         return Covariate(wish.column, wish.role, mean=mean, deviation=deviation)
-    levels = tuple(sorted(set(column.astype(str)) - {names.UNKNOWN}))
+    levels = tuple(sorted(set(cells.count_levels(wish.column).index) - {names.UNKNOWN}))
     if not levels:
         raise ConfigError(
             f"covariate `{wish.column}` is unknown in every training cell. Leave it out, or name "

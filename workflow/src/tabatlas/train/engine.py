@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tabatlas.errors import Interrupted, ModelError
+from tabatlas.errors import IntegrityError, Interrupted, ModelError
 from tabatlas.provenance import digest_json, stage_digest
 from tabatlas.stream.minibatch import Minibatch
-from tabatlas.stream.order import count_minibatches
+from tabatlas.stream.order import Order
 from tabatlas.train.checkpoint import (
     load_weights,
     name_part,
@@ -39,10 +39,8 @@ logger = logging.getLogger(__name__)
 class Source(Protocol):
     """Where minibatches come from."""
 
-    def shuffle(
-        self, rows: np.ndarray, batch_size: int, seed: int, epoch: int, first: int = 0
-    ) -> Iterator[Minibatch]:
-        """Minibatches of one epoch over `rows` from number `first` on."""
+    def shuffle(self, order: Order, epoch: int, first: int = 0) -> Iterator[Minibatch]:
+        """Minibatches of one epoch in that order, from number `first` on."""
 
 
 class Task(Protocol):
@@ -92,15 +90,14 @@ class Trainer:
         self,
         task: Task,
         source: Source,
-        rows: np.ndarray,
+        order: Order,
         knobs: Knobs,
         device: torch.device,
         folder: Path,
     ) -> None:
-        self.task, self.source, self.rows, self.knobs = task, source, rows, knobs
+        self.task, self.source, self.order, self.knobs = task, source, order, knobs
         self.device = device
         self.path = folder / "checkpoint.safetensors"
-        self.n_minibatches = count_minibatches(len(rows), knobs.batch_size)
         self.progress = Progress()
         self.optimizer = build_optimizer(task.model, knobs.learning_rate, knobs.weight_decay)
         self.average, self.best = copy_weights(task.model), copy_weights(task.model)
@@ -127,8 +124,7 @@ class Trainer:
         """All minibatches of the epoch that have not been seen yet."""
         self.task.model.train()
         now = self.progress
-        order = (self.rows, self.knobs.batch_size, self.knobs.seed, now.epoch, now.minibatch)
-        for minibatch in self.source.shuffle(*order):
+        for minibatch in self.source.shuffle(self.order, now.epoch, now.minibatch):
             loss = self.train_step(minibatch.to(self.device))
             if not np.isfinite(loss):
                 raise ModelError(
@@ -179,7 +175,7 @@ class Trainer:
 
     def current_rate(self) -> float:
         """The learning rate of the current step."""
-        n_steps = self.knobs.epochs * self.n_minibatches
+        n_steps = self.knobs.epochs * self.order.n_minibatches
         return self.knobs.learning_rate * scale_rate(self.progress.step, n_steps, self.knobs.warmup)
 
     def close_epoch(self) -> None:
@@ -194,7 +190,7 @@ class Trainer:
                 f"Lower learning_rate; the last good checkpoint is {self.path}."
             )
         place = {"epoch": now.epoch, "step": now.step}
-        train_loss = now.loss_sum / len(self.rows)
+        train_loss = now.loss_sum / self.order.n_cells
         now.metrics += [
             place | {"train_loss": train_loss, "learning_rate": self.current_rate()},
             place | scores,
@@ -227,7 +223,7 @@ class Trainer:
             | name_part(self.best, "best")
             | name_part(pack_optimizer(self.optimizer), "optimizer")
         )
-        state = asdict(self.progress)
+        state = asdict(self.progress) | {"plan": asdict(self.order.plan)}
         if self.progress.best_epoch < 0:
             del state["best_loss"]  # infinite: no JSON number
         write_tensors(tensors, state, self.path)
@@ -236,6 +232,10 @@ class Trainer:
     def restore(self) -> None:
         """Continue where the checkpoint stands."""
         tensors, state = read_tensors(self.path)
+        if state.pop("plan") != asdict(self.order.plan):
+            raise IntegrityError(
+                f"{self.path}: a run by another order of the cells. Delete it to start again."
+            )
         self.progress = Progress(**state)
         load_weights(self.task.model, pick(tensors, "model"), str(self.path))
         unpack_optimizer(self.optimizer, pick(tensors, "optimizer"))

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tabatlas import names
 from tabatlas.settings import StageSettings
+from tabatlas.stream.prefetch import Reading
 
 
 class CovariateSettings(StageSettings):
@@ -66,6 +67,19 @@ class TrainingSettings(StageSettings):
         description="Share that an average of the weights keeps per step; the average is what is "
         "validated and written (Polyak & Juditsky 1992). 0: the last weights.",
     )
+    loader_threads: int = Field(
+        1, ge=1, le=64, description="Threads that read ahead; one feeds 300,000 cells a second."
+    )
+    loader_bytes: int = Field(
+        1 << 28,
+        ge=1,
+        description="Memory for minibatches that were read ahead; mapped pages apart.",
+    )
     checkpoint_minutes: float = Field(
         10, gt=0, description="Time between checkpoints within an epoch; each epoch ends with one."
     )
+
+    @property
+    def reading(self) -> Reading:
+        """How the loader reads."""
+        return Reading(self.loader_threads, self.loader_bytes)

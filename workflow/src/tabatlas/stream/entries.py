@@ -1,0 +1,83 @@
+"""Take up cells from the experiment into memory: the entries of a model's genes, proven whole."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tabatlas.errors import IntegrityError
+from tabatlas.experiment import Experiment
+from tabatlas.stream.gather import take_entries
+
+
+@dataclass(frozen=True)
+class Held:
+    """Cells in memory: `joinid` (n,) rises; a row's entries begin at `begin` of gene and count."""
+
+    joinid: np.ndarray
+    begin: np.ndarray
+    length: np.ndarray
+    gene: np.ndarray
+    count: np.ndarray
+
+
+class EntryReader:
+    """Reads cells of an experiment, restricted to the genes at `positions` (g,).
+
+    The sum of every cell over all genes is compared with its total in obs, so that none comes back
+    empty or in part: an experiment that was written to in part reads as zeros without a word.
+    """
+
+    def __init__(self, experiment: Experiment, positions: np.ndarray) -> None:
+        experiment.prove_entries()
+        self.experiment = experiment
+        self.place_of_gene = np.full(experiment.about["n_vars"], -1, dtype=np.int32)
+        self.place_of_gene[positions] = np.arange(len(positions))
+
+    def load(self, joinid_n: np.ndarray, total_n: np.ndarray) -> Held:
+        """The cells of rising joinids with their totals. Raises `IntegrityError`."""
+        held, found_n = self.take(joinid_n) or self.sort(joinid_n)
+        wrong = np.flatnonzero(found_n != total_n)
+        if len(wrong):
+            raise IntegrityError(
+                f"the cell with soma_joinid {joinid_n[wrong[0]]}: {found_n[wrong[0]]} molecules in "
+                f"X, {total_n[wrong[0]]} in obs. The experiment is damaged or was written to after "
+                "it was sealed; delete it and run `tabatlas ingest` again."
+            )
+        return held
+
+    def take(self, joinid_n: np.ndarray) -> tuple[Held, np.ndarray] | None:
+        """Cells and the sum of all their counts; None where rows come in several pieces."""
+        begin, length, total = np.zeros((3, len(joinid_n)), dtype=np.int64)
+        room, filled = Room(int(len(joinid_n) * self.experiment.mean_entries)), 0
+        for row, gene, count in self.experiment.iterate_entries(joinid_n):
+            to = room.reserve(filled, len(row))
+            known = (joinid_n, self.place_of_gene, begin, length, total)
+            filled = take_entries(row, gene, count, *known, to, filled)
+            if filled < 0:
+                return None
+        return Held(joinid_n, begin, length, *room.arrays), total
+
+    def sort(self, joinid_n: np.ndarray) -> tuple[Held, np.ndarray]:
+        """As `take`, for rows that were written in several pieces."""
+        counts = self.experiment.read_counts(joinid_n)
+        total_n = np.asarray(counts.sum(axis=1, dtype=np.int64)).ravel()
+        place = self.place_of_gene[counts.indices]
+        pointers = np.concatenate([[0], np.cumsum(place >= 0)])[counts.indptr]
+        gene, count = place[place >= 0], counts.data[place >= 0].astype(np.float32)
+        return Held(joinid_n, pointers[:-1], np.diff(pointers), gene, count), total_n
+
+
+class Room:
+    """Two arrays that grow: genes and counts of which nobody knows how many come."""
+
+    def __init__(self, n_entries: int) -> None:
+        self.arrays = (np.empty(n_entries, np.int32), np.empty(n_entries, np.float32))
+
+    def reserve(self, filled: int, n_more: int) -> tuple[np.ndarray, np.ndarray]:
+        """The arrays with room for more entries after those that are filled."""
+        if filled + n_more > len(self.arrays[0]):
+            larger = Room((filled + n_more) * 5 // 4).arrays
+            for old, new in zip(self.arrays, larger, strict=True):
+                new[:filled] = old[:filled]
+            self.arrays = larger
+        return self.arrays
