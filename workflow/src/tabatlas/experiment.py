@@ -80,14 +80,6 @@ class Experiment:
         """Counts that are not 0, per cell."""
         return self.about["n_entries"] / max(1, self.about["n_obs"])
 
-    def prove_entries(self) -> None:
-        """Raise `IntegrityError` where X holds more or fewer counts than the manifest sealed."""
-        if self.counts.nnz != self.about["n_entries"]:
-            raise IntegrityError(
-                f"{self.soma.uri}: {self.counts.nnz} counts in X, {self.about['n_entries']} were "
-                "sealed. It was damaged since; delete it and run `tabatlas ingest` again."
-            )
-
     def iterate_entries(
         self, joinids: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

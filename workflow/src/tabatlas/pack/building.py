@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from tabatlas import names
 from tabatlas.experiment import Experiment
@@ -97,9 +96,8 @@ def write_part(
         check_n[rows] = sum_rows(indptr, gene, count)
         write_shard(folder, part, number, gene, count)
         if moments:
-            shape = (len(rows), moments.presence_mg.shape[1])
-            counts = sp.csr_matrix((count.view(np.int32), gene.astype(np.int32), indptr), shape)
-            moments.add(counts, columns[names.TOTAL_N][rows], columns["dataset"][rows])
+            own = (columns[name][rows] for name in (names.TOTAL_N, "dataset"))
+            moments.add(indptr, gene, count, *own)
     indptr = np.concatenate([[0], np.cumsum(length_n)])
     write_columns(folder, part, columns | {layout.INDPTR: indptr, layout.CHECK: check_n})
     return {"n_cells": len(shard_n), "n_entries": int(indptr[-1])}

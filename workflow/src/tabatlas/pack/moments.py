@@ -19,17 +19,23 @@ class GeneMoments:
         self.n_cells_m = np.zeros(len(presence_mg), dtype=np.int64)
         self.total_g, self.square_g = np.zeros((2, presence_mg.shape[1]))
 
-    def add(self, counts: sp.csr_matrix, total_n: np.ndarray, dataset_n: np.ndarray) -> None:
-        """Take in cells (n, g) with their totals and datasets (n,)."""
+    def add(
+        self,
+        indptr: np.ndarray,
+        gene: np.ndarray,
+        count: np.ndarray,
+        total_n: np.ndarray,
+        dataset_n: np.ndarray,
+    ) -> None:
+        """Take in the rows of n cells, with their totals and datasets (n,)."""
         self.n_cells_m += np.bincount(dataset_n, minlength=len(self.n_cells_m))
-        small = np.tile(np.arange(1, N_TABLE + 1), (counts.shape[0], 1))
+        small = np.tile(np.arange(1, N_TABLE + 1), (len(total_n), 1))
         table_nk = log1p_cp10k(sp.csr_matrix(small), total_n).data.reshape(small.shape)
-        large = counts.data > N_TABLE
-        pointers = np.concatenate([[0], np.cumsum(large)])[counts.indptr]
-        entries = (counts.data[large], counts.indices[large], pointers)
-        values = log1p_cp10k(sp.csr_matrix(entries, shape=counts.shape), total_n).data
-        stored = (counts.indptr, counts.indices, counts.data)
-        add_values(*stored, table_nk, values, self.total_g, self.square_g)
+        place = np.flatnonzero(count > N_TABLE)
+        large = (count[place], gene[place], np.searchsorted(place, indptr))
+        shape = (len(total_n), len(self.total_g))
+        large_values = log1p_cp10k(sp.csr_matrix(large, shape=shape), total_n).data
+        add_values(indptr, gene, count, table_nk, large_values, self.total_g, self.square_g)
 
     def describe(self) -> pd.DataFrame:
         """Columns `mean`, `sd` (float32) and `n_measured`; 0 for a gene never measured."""

@@ -42,6 +42,7 @@ def spill_cells(
     for own, held in zip(windows, loaded, strict=True):
         length_n[own] = held.length
         spill_window(held, shard_n[own], folder)
+        reader.give_back(held)
     return length_n
 
 

@@ -68,32 +68,62 @@ def copy_held(target, to_gene, to_count, place, begin, gene, count):
 
 
 @loop
+def find_end(row, start):
+    """The place after the last of the equal values that begin at `start`."""
+    stop = start
+    # Blocks first: a loop that may end at each step can't be vectorized.
+    while stop + 64 <= len(row):
+        block = row[stop : stop + 64]
+        differs = 0
+        for i in range(64):
+            differs |= block[i] ^ row[start]
+        if differs:
+            break
+        stop += 64
+    while stop < len(row) and row[stop] == row[start]:
+        stop += 1
+    return stop
+
+
+@loop
+def keep_entries(gene, count, place_of_gene, to_gene, to_count):
+    """Copy the entries of genes that have a place (not −1) in the model; return their number."""
+    kept = np.uint64(0)
+    for i in range(len(gene)):
+        place = place_of_gene[np.uint64(gene[i])]
+        # Written in any case, and over again where it is not kept: a branch would cost more.
+        to_gene[kept] = place
+        to_count[kept] = count[i]
+        kept += np.uint64(place >= 0)
+    return np.int64(kept)
+
+
+@loop
 def take_entries(row, gene, count, joinid, place_of_gene, begin, length, total, to, filled):
     """Take up entries (m,) as an experiment gives them, after `filled` that were taken before.
 
     `joinid` (n,) rises; `begin`, `length` and `total` (n,) say where each row's entries lie among
     `to` (genes, counts), how many were kept, and the sum of all counts. `place_of_gene` is −1 for
-    a gene that is not kept. Returns how many entries `to` then holds; −1 where a row comes in two
-    pieces, or was not asked for.
+    a gene that is not kept. Returns how many entries `to` then holds; −1 where a row comes in
+    pieces apart, or was not asked for.
     """
     to_gene, to_count = to
-    place = -1
-    for i in range(len(row)):
-        if place < 0 or joinid[place] != row[i]:
-            place = np.searchsorted(joinid, row[i])
-            if place == len(joinid) or joinid[place] != row[i]:
-                return -1
-            if total[place] == 0:
-                begin[place] = filled
-            elif begin[place] + length[place] != filled:
-                return -1
-        total[place] += count[i]
-        own = place_of_gene[gene[i]]
-        if own >= 0:
-            to_gene[filled] = own
-            to_count[filled] = count[i]
-            filled += 1
-            length[place] += 1
+    start = 0
+    while start < len(row):
+        place = np.searchsorted(joinid, row[start])
+        if place == len(joinid) or joinid[place] != row[start]:
+            return -1
+        if total[place] == 0:
+            begin[place] = filled
+        elif begin[place] + length[place] != filled:
+            return -1
+        own = slice(start, find_end(row, start))
+        into = (to_gene[filled:], to_count[filled:])
+        kept = keep_entries(gene[own], count[own], place_of_gene, *into)
+        length[place] += kept
+        total[place] += count[own].sum()
+        filled += kept
+        start = own.stop
     return filled
 
 

@@ -72,7 +72,9 @@ class SomaSource(Source):
         held: dict[int, Held] = {}
         for number, rows in enumerate(drawn.minibatches(first), first):
             needed = drawn.find_buffers(number)
-            held = {one: held[one] if one in held else next(loaded) for one in needed}
+            for one in [one for one in held if one not in needed]:
+                self.reader.give_back(held.pop(one))
+            held |= {one: next(loaded) for one in needed if one not in held}
             yield self.gather(take(rows), list(held.values()))
 
     def load_all(self, windows: Iterable[np.ndarray], n_cells: int) -> Iterator[Held]:
