@@ -8,7 +8,7 @@ from tabatlas import names
 from tabatlas.errors import InputError, IntegrityError
 from tabatlas.finetune import stage
 from tabatlas.finetune.calibrate import calibrate, fit_temperature
-from tabatlas.finetune.classes import choose_classes, weigh_classes
+from tabatlas.finetune.classes import choose_classes, repeat_classes, weigh_classes
 from tabatlas.pretrain import stage as pretrain
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.train.model import read_model
@@ -162,17 +162,32 @@ def test_one_class_is_an_error_that_names_the_knobs():
         choose_classes(make_cells(unknown=10), 3)
 
 
-def test_every_class_counts_alike_and_the_mean_weight_is_one():
+@pytest.mark.parametrize("max_repeats", [0, 2, 100])
+def test_every_class_counts_alike_and_the_mean_weight_is_one(max_repeats):
     classes = choose_classes(make_cells(b=90, cd4=10), 1)
-    weight = weigh_classes(classes)
-    n = np.array([one.n_train for one in classes])
+    repeats_c = repeat_classes(classes, max_repeats)
+    weight = weigh_classes(classes, repeats_c)
+    n = np.array([one.n_train for one in classes]) * repeats_c
     np.testing.assert_allclose((weight * n)[0], (weight * n)[1], rtol=1e-6)
     np.testing.assert_allclose((weight * n).sum() / n.sum(), 1, rtol=1e-6)
 
 
 def test_no_rare_class_takes_over_a_gradient():
-    weight = weigh_classes(choose_classes(make_cells(b=100_000, cd4=5), 1))
+    classes = choose_classes(make_cells(b=100_000, cd4=5), 1)
+    weight = weigh_classes(classes, repeat_classes(classes, 0))
     assert weight.max() / weight.min() < 50
+
+
+def test_classes_are_drawn_alike_as_far_as_repeats_allow():
+    classes = choose_classes(make_cells(b=80, cd4=10, cd8=6), 1)
+    by_label = {one.label: n for one, n in zip(classes, repeat_classes(classes, 4), strict=True)}
+    assert by_label == pytest.approx({"b": 0.4, "cd4": 3.2, "cd8": 4})
+
+
+def test_rare_cells_are_repeated_in_training(atlas, encoder, tmp_path):
+    folder = finetune(atlas, encoder, tmp_path, max_repeats=3)
+    value = read_json(folder / "scores.json")["methods"]["tabnet"]["macro_f1"]["value"]
+    assert value > 0.8
 
 
 def test_temperature_brings_overconfident_probabilities_down():

@@ -55,8 +55,22 @@ def order_key(term: str) -> tuple[bool, tuple[str, ...]]:
     return term == names.UNKNOWN, () if term == names.UNKNOWN else lineage(term)
 
 
-def weigh_classes(classes: Sequence[CellClass]) -> np.ndarray:
-    """Weight of a cell of each class (c,) float32: every class counts alike, the mean is 1."""
-    n = np.array([one.n_train for one in classes], dtype=np.float64)
-    weight = np.minimum(n.sum() / (len(n) * n), MAX_WEIGHT)
-    return (weight * n.sum() / (weight * n).sum()).astype(np.float32)
+def repeat_classes(classes: Sequence[CellClass], max_repeats: float) -> np.ndarray:
+    """How often a cell of each class stands in an epoch, on average (c,) float64.
+
+    All classes alike often, as far as `max_repeats` allows; once each where that is 0.
+    """
+    n_c = np.array([one.n_train for one in classes], dtype=np.float64)
+    return np.minimum(n_c.mean() / n_c, max_repeats) if max_repeats else np.ones(len(n_c))
+
+
+def weigh_classes(classes: Sequence[CellClass], repeats_c: np.ndarray) -> np.ndarray:
+    """Weight in the loss of a cell of each class (c,) float32.
+
+    Every class counts alike in an epoch, however often its cells are repeated; the mean over the
+    epoch is 1.
+    """
+    n_c = np.array([one.n_train for one in classes], dtype=np.float64)
+    weight_c = np.minimum(n_c.mean() / n_c, MAX_WEIGHT) / repeats_c
+    drawn_c = n_c * repeats_c
+    return (weight_c * drawn_c.sum() / (weight_c * drawn_c).sum()).astype(np.float32)

@@ -27,6 +27,13 @@ class FinetuneSettings(TrainingSettings):
     min_class_cells: int = Field(
         5, ge=1, description="Training cells that a class needs; smaller ones are left out."
     )
+    max_repeats: float = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Draw all classes equally often, but a cell at most so many times in an epoch; "
+        "0: every labelled cell once.",
+    )
     ambient_share: float = Field(
         0.1,
         gt=0,

@@ -14,7 +14,7 @@ from tabatlas import names
 from tabatlas.errors import InputError
 from tabatlas.experiment import open_experiment
 from tabatlas.finetune.calibrate import calibrate
-from tabatlas.finetune.classes import CellClass, choose_classes, weigh_classes
+from tabatlas.finetune.classes import CellClass, choose_classes, repeat_classes, weigh_classes
 from tabatlas.finetune.evaluate import LOGISTIC, MAJORITY, TABNET, evaluate_methods
 from tabatlas.finetune.predictions import Predictions, fit_logistic, predict_cells
 from tabatlas.finetune.profiles import learn_profiles
@@ -137,7 +137,8 @@ def train_classifier(
     task = build_task(pretrained, classes, cells, chosen, device)
     inputs = {"encoder": pretrained.digest, "pack": cells.train.digest}
     folder = checkpoints / key_run("finetune", chosen.model_dump(mode="json"), device, inputs)
-    order = cells.train.order(chosen.batch_size, chosen.seed, np.ones(len(classes)))
+    repeats_c = repeat_classes(classes, chosen.max_repeats)
+    order = cells.train.order(chosen.batch_size, chosen.seed, repeats_c)
     progress = Trainer(task, cells.train, order, chosen, device, folder).run()
     return Training(pretrained, task, cells, classes, progress)
 
@@ -173,12 +174,13 @@ def build_task(
     """The classifier on its device, its encoder as pretraining left it."""
     generator = seed_generator("cpu", chosen.seed)
     encoder = restore_encoder(pretrained, generator)
+    weight_c = weigh_classes(classes, repeat_classes(classes, chosen.max_repeats))
     classifier = Classifier(encoder, len(classes), generator).to(device)
     logger.info("%d labelled cells, %d classes on %s", len(cells.train_rows), len(classes), device)
     return CellTypes(
         classifier,
         cells.train.presence.to(device),
-        torch.from_numpy(weigh_classes(classes)).to(device),
+        torch.from_numpy(weight_c).to(device),
         cells.validation,
         cells.validation_rows,
         chosen.batch_size,

@@ -20,7 +20,7 @@ from tabatlas.stream.source import Source
 # Blocks of 64 neighbors: of 16 … 512 the largest whose minibatches are as mixed as single cells.
 PLAN = Plan(block_cells=64, buffer_cells=16_384)
 LABELED = (names.CELL_TYPE, names.CELL_TYPE_ID, names.TOTAL_N)
-AT_ONCE = 4096  # cells of one read where the order is that of the experiment
+AT_ONCE = 4096  # cells of one read where they come one after the other
 
 
 class SomaSource(Source):
@@ -54,7 +54,9 @@ class SomaSource(Source):
 
     def iterate(self, batch_size: int) -> Iterator[Minibatch]:
         """All cells, in stored order."""
-        size = max(1, AT_ONCE // batch_size) * batch_size
+        # Here the size of a read changes nothing: what memory there is decides.
+        fitting = self.reading.bytes // (4 * int(self.experiment.mean_entries * ENTRY_BYTES) + 1)
+        size = max(1, min(AT_ONCE, fitting) // batch_size) * batch_size
         stops = range(size, len(self) + size, size)
         windows = [np.arange(stop - size, min(stop, len(self))) for stop in stops]
         for rows, held in zip(windows, self.load_all(windows, size), strict=True):
