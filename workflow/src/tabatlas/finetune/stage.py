@@ -31,6 +31,7 @@ from tabatlas.finetune.typical import Typicality
 from tabatlas.provenance import read_json, write_json
 from tabatlas.scores.baselines import predict_majority
 from tabatlas.stream.packed import PackedSource
+from tabatlas.stream.prefetch import Reading
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.classifier import Classifier
@@ -132,7 +133,8 @@ def train_classifier(
     classes = choose_classes(
         PackedSource(pack, "train").cells.table(names.LABELS), chosen.min_class_cells
     )
-    cells = select_cells(pack, classes, pretrained.covariates, chosen)
+    reading = chosen.reading(device.type)
+    cells = select_cells(pack, classes, pretrained.covariates, chosen, reading)
     check_pack(pretrained, cells.train.digest, encoder)
     task = build_task(pretrained, classes, cells, chosen, device)
     inputs = {"encoder": pretrained.digest, "pack": cells.train.digest}
@@ -148,12 +150,12 @@ def select_cells(
     classes: list[CellClass],
     covariates: Sequence[Covariate],
     chosen: FinetuneSettings,
+    reading: Reading,
 ) -> Cells:
     """Open both parts of the pack with these classes and covariates."""
     labels = [one.label for one in classes]
     train, validation = (
-        PackedSource(pack, part, labels, covariates, chosen.reading)
-        for part in ("train", "validation")
+        PackedSource(pack, part, labels, covariates, reading) for part in ("train", "validation")
     )
     rows = validation.keep_labeled()[: chosen.validation_cells]
     if not len(rows):

@@ -61,7 +61,7 @@ def run(
     pretrained = read_model(encoder)
     conditions = choose_conditions(PackedSource(pack, "train"), chosen)
     train, validation = (
-        PackedSource(pack, part, covariates=conditions, reading=chosen.reading)
+        PackedSource(pack, part, covariates=conditions, reading=chosen.reading(device.type))
         for part in ("train", "validation")
     )
     check_pack(pretrained, train.digest, encoder)

@@ -39,7 +39,7 @@ def run(
     device = choose_device(chosen.device, chosen.threads)
     covariates = describe_covariates(chosen.covariates, PackedSource(pack, "train").cells)
     train, validation = (
-        PackedSource(pack, part, covariates=covariates, reading=chosen.reading)
+        PackedSource(pack, part, covariates=covariates, reading=chosen.reading(device.type))
         for part in ("train", "validation")
     )
     logger.info("%d cells × %d genes on %s", len(train), train.n_genes, device)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tabatlas.errors import IntegrityError
 from tabatlas.experiment import Experiment
-from tabatlas.stream.gather import take_entries
+from tabatlas.stream.gather import DAMAGED, IN_PIECES, take_entries
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EntryReader:
 
     def __init__(self, experiment: Experiment, positions: np.ndarray) -> None:
         self.experiment = experiment
-        self.place_of_gene = np.full(experiment.about["n_vars"], -1, dtype=np.int32)
+        self.place_of_gene = np.full(experiment.counts.shape[1], -1, dtype=np.int32)
         self.place_of_gene[positions] = np.arange(len(positions))
         self.rooms: deque[Room] = deque()
 
@@ -62,7 +62,12 @@ class EntryReader:
             to = room.reserve(filled, len(row))
             known = (joinid_n, self.place_of_gene, begin, length, total)
             filled = take_entries(row, gene, count, *known, to, filled)
-            if filled < 0:
+            if filled == DAMAGED:
+                raise IntegrityError(
+                    f"{self.experiment.soma.uri}: X gives genes or cells that it does not have. "
+                    "The experiment is damaged; delete it and run `tabatlas ingest` again."
+                )
+            if filled == IN_PIECES:
                 return None
         return Held(joinid_n, begin, length, room.gene, room.count), total
 

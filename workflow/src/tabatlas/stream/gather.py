@@ -7,6 +7,8 @@ import numpy as np
 
 loop = numba.njit(nogil=True, cache=True)
 
+IN_PIECES, DAMAGED = -1, -2
+
 # A changed gene or count changes the sum: no product of a difference is 0 in 64 bits.
 SHIFT_GENE, SHIFT_COUNT = 1, 0x9E3779B1
 
@@ -86,6 +88,15 @@ def find_end(row, start):
 
 
 @loop
+def find_largest(values):
+    """The largest value; a negative one is larger than any other."""
+    largest = np.uint64(0)
+    for i in range(len(values)):
+        largest = max(largest, np.uint64(values[i]))
+    return largest
+
+
+@loop
 def keep_entries(gene, count, place_of_gene, to_gene, to_count):
     """Copy the entries of genes that have a place (not −1) in the model; return their number."""
     kept = np.uint64(0)
@@ -104,19 +115,21 @@ def take_entries(row, gene, count, joinid, place_of_gene, begin, length, total, 
 
     `joinid` (n,) rises; `begin`, `length` and `total` (n,) say where each row's entries lie among
     `to` (genes, counts), how many were kept, and the sum of all counts. `place_of_gene` is −1 for
-    a gene that is not kept. Returns how many entries `to` then holds; −1 where a row comes in
-    pieces apart, or was not asked for.
+    a gene that is not kept. Returns how many entries `to` then holds; `IN_PIECES` where a row
+    comes in pieces apart, `DAMAGED` where a gene or a row is none of those that there are.
     """
     to_gene, to_count = to
     start = 0
+    if find_largest(gene) >= len(place_of_gene):
+        return DAMAGED
     while start < len(row):
         place = np.searchsorted(joinid, row[start])
         if place == len(joinid) or joinid[place] != row[start]:
-            return -1
+            return DAMAGED
         if total[place] == 0:
             begin[place] = filled
         elif begin[place] + length[place] != filled:
-            return -1
+            return IN_PIECES
         own = slice(start, find_end(row, start))
         into = (to_gene[filled:], to_count[filled:])
         kept = keep_entries(gene[own], count[own], place_of_gene, *into)

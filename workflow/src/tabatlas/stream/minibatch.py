@@ -39,9 +39,11 @@ class Minibatch:
 
     def to(self, device: torch.device) -> Self:
         """The same minibatch on `device`; from pinned memory the copy does not block."""
-        if device.type == "cpu":
-            return self
-        return self.map(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> Self:
+        """The same minibatch in memory from which a GPU fetches by itself."""
+        return self.map(Tensor.pin_memory)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The minibatch with each of its tensors changed."""

@@ -91,7 +91,9 @@ class PackedSource(Source):
         """`read` of each of the wanted rows, ahead of its use."""
         n_entries = self.indptr[-1] / max(1, len(self))
         n_ahead = self.reading.count_ahead("minibatches", batch_size * n_entries * ENTRY_BYTES)
-        return read_ahead(self.read, wanted, self.reading.threads, n_ahead)
+        return read_ahead(
+            lambda rows: self.deliver(self.read(rows)), wanted, self.reading.threads, n_ahead
+        )
 
     def read(self, rows: np.ndarray) -> Minibatch:
         """The cells at stored positions `rows`, in that order.

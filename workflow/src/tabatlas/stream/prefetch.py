@@ -16,11 +16,13 @@ class Reading:
     """How a source reads: it changes the speed, and nothing that is read.
 
     `threads` read side by side; all that waits to be taken, with what was taken last, is at most
-    `bytes`, beside pages of mapped files, which the system takes back when it needs them.
+    `bytes`, beside pages of mapped files, which the system takes back when it needs them. `pinned`
+    minibatches lie where a GPU can fetch them while the CPU goes on.
     """
 
     threads: int = 1
     bytes: int = 1 << 30
+    pinned: bool = False
 
     def count_ahead(self, item: str, item_bytes: float, n_held: int = 1) -> int:
         """How many items of that size may be read ahead of the `n_held` that are in use.

@@ -61,7 +61,7 @@ class SomaSource(Source):
         windows = [np.arange(stop - size, min(stop, len(self))) for stop in stops]
         for rows, held in zip(windows, self.load_all(windows, size), strict=True):
             for start in range(0, len(rows), batch_size):
-                yield self.gather(rows[start : start + batch_size], [held])
+                yield self.deliver(self.gather(rows[start : start + batch_size], [held]))
 
     def shuffle(
         self, order: Order, epoch: int, first: int = 0, share: Share | None = None
@@ -77,7 +77,7 @@ class SomaSource(Source):
             for one in [one for one in held if one not in needed]:
                 self.reader.give_back(held.pop(one))
             held |= {one: next(loaded) for one in needed if one not in held}
-            yield self.gather(take(rows), list(held.values()))
+            yield self.deliver(self.gather(take(rows), list(held.values())))
 
     def load_all(self, windows: Iterable[np.ndarray], n_cells: int) -> Iterator[Held]:
         """The cells of each window of about `n_cells` rows, ahead of their use."""
@@ -99,10 +99,13 @@ class SomaSource(Source):
         """The minibatch of rows that were taken up."""
         joinid_n = self.joinid_n[rows]
         owner_n, place_n = np.zeros((2, len(rows)), dtype=np.int64)
+        n_found = 0
         for number, one in enumerate(held):
             place = np.minimum(np.searchsorted(one.joinid, joinid_n), len(one.joinid) - 1)
             own = one.joinid[place] == joinid_n
             owner_n[own], place_n[own] = number, place[own]
+            n_found += own.sum()
+        assert n_found == len(rows), "a row of no buffer that is held"
         length_n = np.zeros(len(rows), dtype=np.int64)
         for number, own in group_rows(owner_n):
             length_n[own] = held[number].length[place_n[own]]

@@ -9,6 +9,7 @@ from tabatlas import names
 from tabatlas.stream.columns import Cells
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.order import Order, Plan, Share
+from tabatlas.stream.prefetch import Reading
 
 
 class Source(Protocol):
@@ -16,6 +17,7 @@ class Source(Protocol):
 
     cells: Cells
     plan: Plan
+    reading: Reading
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -29,6 +31,10 @@ class Source(Protocol):
         """The order of training over all cells, or over those of a class, with weights (c,)."""
         weigh = None if weight_c is None else self.cells.weigh(weight_c)
         return Order(len(self), batch_size, self.plan, seed, weigh)
+
+    def deliver(self, minibatch: Minibatch) -> Minibatch:
+        """The minibatch where the reader wants it."""
+        return minibatch.pin() if self.reading.pinned else minibatch
 
     def shuffle(
         self, order: Order, epoch: int, first: int = 0, share: Share | None = None

@@ -79,7 +79,6 @@ class TrainingSettings(StageSettings):
         10, gt=0, description="Time between checkpoints within an epoch; each epoch ends with one."
     )
 
-    @property
-    def reading(self) -> Reading:
-        """How the loader reads."""
-        return Reading(self.loader_threads, self.loader_bytes)
+    def reading(self, device_type: str) -> Reading:
+        """How the loader reads for a device: `cpu` or `cuda`."""
+        return Reading(self.loader_threads, self.loader_bytes, pinned=device_type == "cuda")
