@@ -8,8 +8,9 @@ shards/<key>/               named by all that it was made from
     <part>/indptr.npy       (n + 1,) int64, row pointers over all shards of the part
     <part>/check.npy        (n,) uint64, `gather.sum_entries` of each row
     <part>/<column>.npy     (n,) whole numbers, codes or float32
-    <part>/00000.gene.npy   (entries of `shard_cells` cells,) uint16
-    <part>/00000.count.npy  the same in the least of uint8, 16 and 32 that holds them
+    <part>/00000.gene       (entries of `shard_cells` cells,) uint16, without a header: its bytes
+                            would be in the sum of no row
+    <part>/00000.count      the same in the least of uint8, 16 and 32 that holds them
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,10 +22,10 @@ import numpy as np
 from tabatlas.errors import IntegrityError, ModelError
 from tabatlas.provenance import digest_file, read_json
 
-FORMAT = 2
+FORMAT = 3
 GENES, PRESENCE, LEVELS = "genes.parquet", "presence.npy", "levels.json"
 INDPTR, CHECK = "indptr", "check"
-GENE, COUNT = ".gene.npy", ".count.npy"
+GENE, COUNT = ".gene", ".count"
 AGAIN = "Run `tabatlas pack` again (`snakemake --forcerun pack`)."
 
 # Size in bytes and sha256 of each file, by its name within the folder.
@@ -60,6 +61,13 @@ def map_array(path: Path) -> np.ndarray:
     """An array in its file: nothing is read before it is asked for."""
     # As a plain array: the compiled loops look longer at a subclass.
     return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def map_entries(path: Path, n_entries: int) -> np.ndarray:
+    """One of the two files of a shard (n_entries,); its size says how wide its numbers are."""
+    if not n_entries:  # an empty file cannot be mapped
+        return np.empty(0, dtype=np.uint16)
+    return np.asarray(np.memmap(path, f"<u{path.stat().st_size // n_entries}", "r"))
 
 
 class Watch:

@@ -62,8 +62,10 @@ class PackedSource(Source):
 
     def open_shard(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Genes and counts of a shard, mapped."""
+        bounds = np.minimum(np.array([number, number + 1]) * self.shard_cells, len(self))
+        n_entries = int(np.diff(self.indptr[bounds])[0])
         gene, count = layout.name_shard(self.part, number)
-        return layout.map_array(self.folder / gene), layout.map_array(self.folder / count)
+        return tuple(layout.map_entries(self.folder / one, n_entries) for one in (gene, count))
 
     @property
     def n_genes(self) -> int:
