@@ -13,7 +13,7 @@ shards/<key>/               named by all that it was made from
     <part>/00000.count      the same in the least of uint8, 16 and 32 that holds them
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,29 @@ class Watch:
             ) from None
         return found.st_size, found.st_mtime_ns
 
-    def prove(self, names: Iterator[str] | tuple[str, ...]) -> None:
+    def prove(self, names: Iterable[str]) -> None:
         """Raise `IntegrityError` where one of these files is no longer what was opened."""
         for name in names:
             if self.stamp(name) != self.stamps[name]:
                 raise IntegrityError(
                     f"{self.folder / name}: changed while it was being read. {AGAIN}"
                 )
+
+
+class Columns(Mapping[str, np.ndarray]):
+    """Mapped arrays over the cells of a part; each is proven whenever it is asked for."""
+
+    def __init__(self, watch: Watch, part: str, columns: Iterable[str]) -> None:
+        self.watch = watch
+        self.files = {name: f"{part}/{name}.npy" for name in columns}
+        self.arrays = {name: map_array(watch.folder / file) for name, file in self.files.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.watch.prove([self.files[name]])
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
