@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tabatlas.errors import IntegrityError, ModelError
-from tabatlas.provenance import digest_file, read_json
+from tabatlas.provenance import digest_file, digest_json, read_json
 
 FORMAT = 3
 GENES, PRESENCE, LEVELS = "genes.parquet", "presence.npy", "levels.json"
@@ -49,7 +49,20 @@ def read_manifest(path: Path) -> dict[str, Any]:
     about = read_json(path)
     if about.get("format") != FORMAT:
         raise ModelError(f"{path}: pack of format {about.get('format')}, not {FORMAT}. Pack again.")
+    if not is_sealed(about):
+        raise IntegrityError(f"{path}: not what was written with the pack. {AGAIN}")
     return about
+
+
+def seal(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a pack, with its digest; where it lies does not take part."""
+    content = {name: value for name, value in about.items() if name not in ("digest", "folder")}
+    return content | {"digest": digest_json(content)}
+
+
+def is_sealed(about: Mapping[str, Any]) -> bool:
+    """Whether it still is what was sealed."""
+    return seal(about)["digest"] == about.get("digest")
 
 
 def choose_files(files: Files, part: str) -> Iterator[str]:
