@@ -140,7 +140,7 @@ def open_experiment(manifest: Path) -> Iterator[Experiment]:
     """Open the experiment that a manifest seals.
 
     Raises `ModelError` without a manifest or for one of another format, `IntegrityError` where the
-    experiment it names is gone.
+    experiment it names is gone, or cannot be read while it is open.
     """
     if not manifest.is_file():
         raise ModelError(f"{manifest}: no sealed experiment there. Run `tabatlas ingest seal`.")
@@ -150,13 +150,14 @@ def open_experiment(manifest: Path) -> Iterator[Experiment]:
     uri = locate_store(about["uri"], manifest)
     context = tiledbsoma.SOMATileDBContext(timestamp=about["timestamp"], tiledb_config=BUFFERS)
     try:
-        soma = tiledbsoma.Experiment.open(uri, context=context)
+        with tiledbsoma.Experiment.open(uri, context=context) as soma:
+            yield Experiment(about, soma)
     except (tiledbsoma.SOMAError, tiledbsoma.DoesNotExistError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise IntegrityError(
-            f"{manifest}: the experiment {uri} cannot be opened ({error}). Ingest again."
+            f"{manifest}: the experiment {uri} cannot be read ({reason}). Delete it and run "
+            "`tabatlas ingest` again."
         ) from None
-    with soma:
-        yield Experiment(about, soma)
 
 
 def locate_store(uri: str, manifest: Path) -> str:
