@@ -197,7 +197,7 @@ def test_a_manifest_of_another_format_is_refused(run):
 def test_a_missing_experiment_is_a_clear_error(run):
     run.seal()
     shutil.rmtree(run.store)
-    with pytest.raises(IntegrityError, match="cannot be opened"):
+    with pytest.raises(IntegrityError, match="cannot be read"):
         read_sealed(run.manifest)
 
 

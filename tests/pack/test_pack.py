@@ -95,8 +95,8 @@ def test_shards_of_any_size_hold_the_same_cells(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "train/00000.gene.npy",
-        "train/00000.count.npy",
+        "train/00000.gene",
+        "train/00000.count",
         "train/indptr.npy",
         "train/check.npy",
         "train/soma_joinid.npy",

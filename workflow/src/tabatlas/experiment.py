@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import tiledbsoma
 
 from tabatlas import names
-from tabatlas.errors import IntegrityError, ModelError
+from tabatlas.errors import IntegrityError, ModelError, show
 from tabatlas.provenance import read_json
 
 FORMAT = 1
@@ -36,9 +36,19 @@ class Experiment:
         return [one["dataset_id"] for one in self.about["datasets"]]
 
     def read_obs(self, columns: Sequence[str]) -> pd.DataFrame:
-        """`soma_joinid` and obs columns of every cell, by joinid."""
+        """`soma_joinid` and obs columns of every cell, by joinid.
+
+        Raises `IntegrityError` for a missing value: it would be taken for another's.
+        """
         table = self.soma.obs.read(column_names=[names.JOINID, *columns]).concat()
-        return table.to_pandas().sort_values(names.JOINID, ignore_index=True)
+        obs = table.to_pandas().sort_values(names.JOINID, ignore_index=True)
+        for name in [one for one in columns if obs[one].isna().any()]:
+            joinid = obs.loc[obs[name].isna().idxmax(), names.JOINID]
+            raise IntegrityError(
+                f"{self.soma.uri}: obs column `{name}` of the cell with soma_joinid {joinid} is "
+                "missing. Encode missing values as `unknown` and run `tabatlas ingest` again."
+            )
+        return obs
 
     def read_cells(self, columns: Sequence[str]) -> pd.DataFrame:
         """`read_obs` with names that hold over all datasets.
@@ -50,8 +60,12 @@ class Experiment:
         cells = self.read_obs(list(dict.fromkeys([*columns, *owners])))
         cells[names.DONOR] = name_donors(cells)
         dataset_ids = cells[names.DATASET_ID].astype(str)
-        rows = {name: row for row, name in enumerate(self.dataset_ids)}
-        cells["dataset"] = dataset_ids.map(rows).astype(np.int64)
+        cells["dataset"] = pd.Index(self.dataset_ids).get_indexer(dataset_ids)
+        for dataset_id in dataset_ids[cells["dataset"] < 0][:1]:
+            raise IntegrityError(
+                f"{self.soma.uri}: holds cells of `{show(dataset_id)}`, which its manifest does "
+                "not name. Run `tabatlas ingest` again."
+            )
         cells[names.BATCH] = dataset_ids + "/" + cells[names.BATCH].astype(str)
         return cells
 
@@ -126,7 +140,7 @@ def open_experiment(manifest: Path) -> Iterator[Experiment]:
     """Open the experiment that a manifest seals.
 
     Raises `ModelError` without a manifest or for one of another format, `IntegrityError` where the
-    experiment it names is gone.
+    experiment it names is gone, or cannot be read while it is open.
     """
     if not manifest.is_file():
         raise ModelError(f"{manifest}: no sealed experiment there. Run `tabatlas ingest seal`.")
@@ -136,13 +150,14 @@ def open_experiment(manifest: Path) -> Iterator[Experiment]:
     uri = locate_store(about["uri"], manifest)
     context = tiledbsoma.SOMATileDBContext(timestamp=about["timestamp"], tiledb_config=BUFFERS)
     try:
-        soma = tiledbsoma.Experiment.open(uri, context=context)
+        with tiledbsoma.Experiment.open(uri, context=context) as soma:
+            yield Experiment(about, soma)
     except (tiledbsoma.SOMAError, tiledbsoma.DoesNotExistError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise IntegrityError(
-            f"{manifest}: the experiment {uri} cannot be opened ({error}). Ingest again."
+            f"{manifest}: the experiment {uri} cannot be read ({reason}). Delete it and run "
+            "`tabatlas ingest` again."
         ) from None
-    with soma:
-        yield Experiment(about, soma)
 
 
 def locate_store(uri: str, manifest: Path) -> str:

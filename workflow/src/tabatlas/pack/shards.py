@@ -83,7 +83,7 @@ def write_shard(folder: Path, part: str, number: int, gene: np.ndarray, count: n
     for name, values in zip(
         layout.name_shard(part, number), (gene, count.astype(kind)), strict=True
     ):
-        np.save(folder / name, values)
+        values.tofile(folder / name)
 
 
 def write_columns(folder: Path, part: str, columns: dict[str, np.ndarray]) -> None:

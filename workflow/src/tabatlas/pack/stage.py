@@ -10,7 +10,7 @@ from typing import Annotated
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.errors import UsageError
+from tabatlas.errors import InputError, UsageError
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.pack.building import COLUMNS, PACKED, build_pack, shuffle_cells
 from tabatlas.pack.settings import PackSettings
@@ -24,7 +24,7 @@ from tabatlas.provenance import (
     sync_folder,
     write_json,
 )
-from tabatlas.stream.layout import FORMAT
+from tabatlas.stream import layout
 from tabatlas.tables import read_table
 
 logger = logging.getLogger(__name__)
@@ -52,9 +52,8 @@ def run(
         folder = shards / name_pack(experiment, split, chosen)
         if not is_whole(folder):
             make_pack(experiment, split, chosen, folder)
-    about = read_json(folder / CONTENT) | {"plan": chosen.model_dump(include=PLAN)}
     # Whoever trains on the same files by another plan trains another model.
-    about["digest"] = digest_json(about)
+    about = layout.seal(read_json(folder / CONTENT) | {"plan": chosen.model_dump(include=PLAN)})
     write_json(about | {"folder": os.path.relpath(folder, pack.parent)}, pack)
     sizes = [about["parts"][part]["n_cells"] for part in PACKED]
     logger.info("%d training and %d validation cells in %s", *sizes, folder)
@@ -72,7 +71,7 @@ def check_folder(shards: Path) -> None:
 def name_pack(experiment: Experiment, split: Path, chosen: PackSettings) -> str:
     """Digest of all that the files of a pack depend on: 16 hex digits."""
     made_from = {
-        "format": FORMAT,
+        "format": layout.FORMAT,
         "code": stage_digest("pack"),
         "experiment": experiment.digest,
         "split": digest_file(split),
@@ -86,12 +85,16 @@ def name_pack(experiment: Experiment, split: Path, chosen: PackSettings) -> str:
 
 def is_whole(folder: Path) -> bool:
     """Whether a pack stands there and every file is still the one that was written."""
-    if not (folder / CONTENT).is_file():
+    if not folder.exists():
         return False
-    files = read_json(folder / CONTENT)["files"]
-    found = digest_files(folder)
-    del found[CONTENT]
-    whole = found == {name: one["sha256"] for name, one in files.items()}
+    try:
+        content = read_json(folder / CONTENT)
+    except InputError:  # missing or damaged, as any other file may be
+        content = {}
+    found = {name: one for name, one in digest_files(folder).items() if name != CONTENT}
+    whole = layout.is_sealed(content) and found == {
+        name: one["sha256"] for name, one in content["files"].items()
+    }
     if not whole:
         logger.warning("%s: its files are not those that were packed; packing again", folder)
     return whole
@@ -107,7 +110,7 @@ def make_pack(experiment: Experiment, split: Path, chosen: PackSettings, folder:
     parts = build_pack(experiment, cells, chosen, building)
     sizes = {name: (building / name).stat().st_size for name in list_files(building)}
     content = {
-        "format": FORMAT,
+        "format": layout.FORMAT,
         "experiment": experiment.digest,
         "organism": experiment.about["organism"],
         "columns": COLUMNS,
@@ -118,7 +121,7 @@ def make_pack(experiment: Experiment, split: Path, chosen: PackSettings, folder:
             for name, digest in digest_files(building).items()
         },
     }
-    write_json(content, building / CONTENT)
+    write_json(layout.seal(content), building / CONTENT)
     building.rename(folder)
     sync_folder(folder.parent)
 

@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 
 from tabatlas import names
-from tabatlas.errors import IntegrityError
 from tabatlas.stream.order import UNIT
 
 # Columns of whole numbers that every source has; further numbers are float32, texts are codes.
@@ -92,18 +91,9 @@ class Cells:
 
 
 def encode_cells(table: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Columns and levels of `Cells` from a table of cells.
-
-    Raises `IntegrityError` for a missing value: it would be taken for another's.
-    """
+    """Columns and levels of `Cells` from a table of cells, in which no value is missing."""
     columns, levels = {}, {}
     for name in table:
-        if table[name].isna().any():
-            row = int(table[name].isna().to_numpy().argmax())
-            raise IntegrityError(
-                f"obs column `{name}` of the cell with soma_joinid {table[names.JOINID].iloc[row]} "
-                "is missing. Encode missing values as `unknown` and run `tabatlas ingest` again."
-            )
         if table[name].dtype.kind in "iufb":
             columns[name] = table[name].to_numpy(np.int64 if name in WHOLE else np.float32)
             continue

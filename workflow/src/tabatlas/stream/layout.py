@@ -8,23 +8,24 @@ shards/<key>/               named by all that it was made from
     <part>/indptr.npy       (n + 1,) int64, row pointers over all shards of the part
     <part>/check.npy        (n,) uint64, `gather.sum_entries` of each row
     <part>/<column>.npy     (n,) whole numbers, codes or float32
-    <part>/00000.gene.npy   (entries of `shard_cells` cells,) uint16
-    <part>/00000.count.npy  the same in the least of uint8, 16 and 32 that holds them
+    <part>/00000.gene       (entries of `shard_cells` cells,) uint16, without a header: its bytes
+                            would be in the sum of no row
+    <part>/00000.count      the same in the least of uint8, 16 and 32 that holds them
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tabatlas.errors import IntegrityError, ModelError
-from tabatlas.provenance import digest_file, read_json
+from tabatlas.provenance import digest_file, digest_json, read_json
 
-FORMAT = 2
+FORMAT = 3
 GENES, PRESENCE, LEVELS = "genes.parquet", "presence.npy", "levels.json"
 INDPTR, CHECK = "indptr", "check"
-GENE, COUNT = ".gene.npy", ".count.npy"
+GENE, COUNT = ".gene", ".count"
 AGAIN = "Run `tabatlas pack` again (`snakemake --forcerun pack`)."
 
 # Size in bytes and sha256 of each file, by its name within the folder.
@@ -48,7 +49,20 @@ def read_manifest(path: Path) -> dict[str, Any]:
     about = read_json(path)
     if about.get("format") != FORMAT:
         raise ModelError(f"{path}: pack of format {about.get('format')}, not {FORMAT}. Pack again.")
+    if not is_sealed(about):
+        raise IntegrityError(f"{path}: not what was written with the pack. {AGAIN}")
     return about
+
+
+def seal(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a pack, with its digest; where it lies does not take part."""
+    content = {name: value for name, value in about.items() if name not in ("digest", "folder")}
+    return content | {"digest": digest_json(content)}
+
+
+def is_sealed(about: Mapping[str, Any]) -> bool:
+    """Whether it still is what was sealed."""
+    return seal(about)["digest"] == about.get("digest")
 
 
 def choose_files(files: Files, part: str) -> Iterator[str]:
@@ -60,6 +74,13 @@ def map_array(path: Path) -> np.ndarray:
     """An array in its file: nothing is read before it is asked for."""
     # As a plain array: the compiled loops look longer at a subclass.
     return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def map_entries(path: Path, n_entries: int) -> np.ndarray:
+    """One of the two files of a shard (n_entries,); its size says how wide its numbers are."""
+    if not n_entries:  # an empty file cannot be mapped
+        return np.empty(0, dtype=np.uint16)
+    return np.asarray(np.memmap(path, f"<u{path.stat().st_size // n_entries}", "r"))
 
 
 class Watch:
@@ -94,10 +115,29 @@ class Watch:
             ) from None
         return found.st_size, found.st_mtime_ns
 
-    def prove(self, names: Iterator[str] | tuple[str, ...]) -> None:
+    def prove(self, names: Iterable[str]) -> None:
         """Raise `IntegrityError` where one of these files is no longer what was opened."""
         for name in names:
             if self.stamp(name) != self.stamps[name]:
                 raise IntegrityError(
                     f"{self.folder / name}: changed while it was being read. {AGAIN}"
                 )
+
+
+class Columns(Mapping[str, np.ndarray]):
+    """Mapped arrays over the cells of a part; each is proven whenever it is asked for."""
+
+    def __init__(self, watch: Watch, part: str, columns: Iterable[str]) -> None:
+        self.watch = watch
+        self.files = {name: f"{part}/{name}.npy" for name in columns}
+        self.arrays = {name: map_array(watch.folder / file) for name, file in self.files.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.watch.prove([self.files[name]])
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)

@@ -81,7 +81,8 @@ class Epoch:
         # Buffers of equal size: a small last one would mix few cells.
         n_buffers = -(-self.n_cells // order.plan.buffer_cells)
         places = before_b * n_buffers // max(1, self.n_cells)
-        self.first_block = np.searchsorted(places, np.arange(n_buffers + 1))
+        # Each once: a block that is larger than a buffer would leave the next one empty.
+        self.first_block = np.unique(np.searchsorted(places, np.arange(n_buffers + 1)))
         self.first_cell = np.append(before_b, self.n_cells)[self.first_block]
 
     @property

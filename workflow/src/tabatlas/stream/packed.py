@@ -48,22 +48,19 @@ class PackedSource(Source):
         self.watch = layout.Watch(self.folder, about["files"], part)
         self.genes = pd.read_parquet(self.folder / layout.GENES)
         self.presence = torch.from_numpy(np.load(self.folder / layout.PRESENCE))
-        columns = {name: self.map_column(name) for name in about["columns"]}
+        columns = layout.Columns(self.watch, part, about["columns"])
         levels = read_json(self.folder / layout.LEVELS)
         self.cells = Cells(columns, levels, labels, covariates)
-        self.indptr, self.check = map(self.map_column, (layout.INDPTR, layout.CHECK))
+        self.rows = layout.Columns(self.watch, part, (layout.INDPTR, layout.CHECK))
         self.shard_cells: int = about["shard_cells"]
-        self.small_files = [one for one in self.watch.stamps if not layout.is_shard(one)]
         self.map_shard = lru_cache(N_MAPPED)(self.open_shard)
-
-    def map_column(self, name: str) -> np.ndarray:
-        """An array over the cells of the part."""
-        return layout.map_array(self.folder / self.part / f"{name}.npy")
 
     def open_shard(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Genes and counts of a shard, mapped."""
+        bounds = np.minimum(np.array([number, number + 1]) * self.shard_cells, len(self))
+        n_entries = int(np.diff(self.rows[layout.INDPTR][bounds])[0])
         gene, count = layout.name_shard(self.part, number)
-        return layout.map_array(self.folder / gene), layout.map_array(self.folder / count)
+        return tuple(layout.map_entries(self.folder / one, n_entries) for one in (gene, count))
 
     @property
     def n_genes(self) -> int:
@@ -89,7 +86,7 @@ class PackedSource(Source):
 
     def read_all(self, wanted: Iterator[np.ndarray], batch_size: int) -> Iterator[Minibatch]:
         """`read` of each of the wanted rows, ahead of its use."""
-        n_entries = self.indptr[-1] / max(1, len(self))
+        n_entries = self.rows[layout.INDPTR][-1] / max(1, len(self))
         n_ahead = self.reading.count_ahead("minibatches", batch_size * n_entries * ENTRY_BYTES)
         return read_ahead(
             lambda rows: self.deliver(self.read(rows)), wanted, self.reading.threads, n_ahead
@@ -101,13 +98,13 @@ class PackedSource(Source):
         Raises `IntegrityError` where a file changed since it was opened, or where what is read is
         not what was written.
         """
-        self.watch.prove(self.small_files)
-        begin = self.indptr[rows]
-        indptr, gene, count = make_rows(self.indptr[rows + 1] - begin)
-        copy = partial(copy_rows, indptr, self.check[rows], gene.numpy(), count.numpy())
+        pointers, check = self.rows[layout.INDPTR], self.rows[layout.CHECK]
+        begin = pointers[rows]
+        indptr, gene, count = make_rows(pointers[rows + 1] - begin)
+        copy = partial(copy_rows, indptr, check[rows], gene.numpy(), count.numpy())
         for number, place in group_rows(rows // self.shard_cells):
             self.watch.prove(layout.name_shard(self.part, number))
-            first = self.indptr[number * self.shard_cells]
+            first = pointers[number * self.shard_cells]
             wrong = copy(place, begin[place] - first, *self.map_shard(number))
             if wrong >= 0:
                 self.refuse(number, int(rows[wrong]))
