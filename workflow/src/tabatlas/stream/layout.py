@@ -22,7 +22,7 @@ import numpy as np
 from tabatlas.errors import IntegrityError, ModelError
 from tabatlas.provenance import digest_file, digest_json, read_json
 
-FORMAT = 3
+FORMAT = 2
 GENES, PRESENCE, LEVELS = "genes.parquet", "presence.npy", "levels.json"
 INDPTR, CHECK = "indptr", "check"
 GENE, COUNT = ".gene", ".count"
