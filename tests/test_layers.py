@@ -62,7 +62,21 @@ def test_no_imports_go_in_a_circle() -> None:
 )
 def test_folder_does_without(parts: tuple[str, ...], blocked: tuple[str, ...]) -> None:
     paths = [path for path in SOURCES if part_of(path) in parts]
-    modules = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
+    check_imports(
+        [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths],
+        blocked,
+    )
+
+
+def test_a_pack_is_read_and_trained_on_without_what_made_it() -> None:
+    """GPU nodes need not have TileDB, scanpy or pydantic."""
+    modules = ["stream.packed", "pack.shards", "train.engine", "train.predict", "tabnet.classifier"]
+    blocked = ("pydantic", "scanpy", "tiledbsoma", "anndata", "h5py")
+    check_imports([f"tabatlas.{name}" for name in modules], blocked)
+
+
+def check_imports(modules: list[str], blocked: tuple[str, ...]) -> None:
+    """Modules import none of what is blocked."""
     code = (
         "import importlib, sys\n"
         f"for name in {modules}: importlib.import_module(name)\n"

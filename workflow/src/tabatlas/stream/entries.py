@@ -2,13 +2,15 @@
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from tabatlas.errors import IntegrityError
-from tabatlas.experiment import Experiment
 from tabatlas.stream.gather import DAMAGED, IN_PIECES, take_entries
+
+if TYPE_CHECKING:  # a pack is read, and written, where there is no TileDB
+    from tabatlas.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class EntryReader:
     empty or in part: an experiment that was written to in part reads as zeros without a word.
     """
 
-    def __init__(self, experiment: Experiment, positions: np.ndarray) -> None:
+    def __init__(self, experiment: "Experiment", positions: np.ndarray) -> None:
         self.experiment = experiment
         self.place_of_gene = np.full(experiment.counts.shape[1], -1, dtype=np.int32)
         self.place_of_gene[positions] = np.arange(len(positions))
