@@ -218,6 +218,14 @@ def test_an_empty_cell_comes_empty(gappy):
             assert minibatch.total_n.tolist() == [0]
 
 
+def test_more_ranks_than_cells_leave_some_with_none(backward):
+    with open_both(backward) as (packed, soma):
+        order = packed.order(2, seed=0)
+        for source in (packed, soma):
+            shares = [source.shuffle(order, 0, 0, Share(rank, 4)) for rank in range(4)]
+            assert_same_all(packed.shuffle(order, 0), map(join, zip(*shares, strict=True)))
+
+
 def test_no_cells_give_no_minibatch_and_an_empty_one(backward):
     with open_both(backward) as (packed, soma):
         none = np.zeros(0, dtype=np.int64)
