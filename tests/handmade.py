@@ -10,11 +10,14 @@ import pyarrow as pa
 import scipy.sparse as sp
 import tiledbsoma as soma
 
+from small_atlas import Atlas
 from synthetic import gene_ids, make_cells
 from tabatlas import names
 from tabatlas.experiment import FORMAT
 from tabatlas.ingest.creation import VAR_SCHEMA, matrix_layout
 from tabatlas.ingest.sealing import pin_moment
+
+GAPS = np.arange(60) * 7 + 3  # joinids with gaps
 
 
 def make_obs(joinids: np.ndarray, counts: sp.csr_matrix) -> pd.DataFrame:
@@ -102,10 +105,19 @@ def write_array(store: Path, name: str, entries: dict[str, object]) -> None:
     pin_moment()
 
 
-def write_parts(folder: Path, obs: pd.DataFrame) -> Path:
-    """A split of these cells: of ten, seven train and two validate."""
-    part = np.array(names.PARTS)[np.searchsorted([7, 9], np.arange(len(obs)) % 10, side="right")]
-    path = folder / "split" / "cells.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    obs[[names.JOINID]].assign(**{names.SPLIT: part}).to_parquet(path)
-    return path
+def make_gappy(
+    folder: Path, counts: sp.csr_matrix, obs: pd.DataFrame | None = None, **written: object
+) -> Atlas:
+    """An atlas of one dataset whose joinids have gaps, up to its split; see `write_store`.
+
+    Of ten cells seven train and two validate.
+    """
+    obs = make_obs(GAPS[: counts.shape[0]], counts) if obs is None else obs
+    atlas = Atlas(folder)
+    for path in (atlas.manifest, atlas.cells):
+        path.parent.mkdir(parents=True)
+    write_store(atlas.manifest.parent, obs, counts, **written)
+    part = np.searchsorted([7, 9], np.arange(len(obs)) % 10, side="right")
+    parts = obs[[names.JOINID]].assign(**{names.SPLIT: np.array(names.PARTS)[part]})
+    parts.to_parquet(atlas.cells)
+    return atlas

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handmade import make_obs, write_parts, write_store
+from handmade import GAPS, make_gappy
 from small_atlas import Atlas, make_typed
 from synthetic import IngestRun, gene_ids, make_counts
 from tabatlas import names
@@ -23,7 +23,6 @@ from tabatlas.stream.prefetch import Reading
 from tabatlas.stream.soma import SomaSource
 
 LABELS = ("type2", "type0")
-GAPS = np.arange(70) * 7 + 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +66,7 @@ def gappy(tmp_path_factory) -> Atlas:
     folder = tmp_path_factory.mktemp("gappy")
     counts = make_counts("a", len(GAPS), 40, density=0.2).tolil()
     counts[5] = 0
-    counts = counts.tocsr()
-    (folder / "ingest").mkdir()
-    obs = make_obs(GAPS, counts)
-    write_store(folder / "ingest", obs, counts, tile=16)
-    write_parts(folder, obs)
-    made = Atlas(folder)
+    made = make_gappy(folder, counts.tocsr(), tile=16)
     made.run_pack(shard_cells=9)
     return made
 
