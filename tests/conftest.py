@@ -1,5 +1,6 @@
 """Fixtures that several folders share."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     made.run_split(test_fraction=0.3, validation_fraction=0.2)
     made.run_pack(shard_cells=50)
     return made
+
+
+@pytest.fixture
+def copied(atlas: Atlas, tmp_path: Path) -> Atlas:
+    """A copy of the small atlas, to damage."""
+    shutil.copytree(atlas.folder, tmp_path / "copied")
+    return Atlas(tmp_path / "copied")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,10 @@ import scipy.sparse as sp
 from synthetic import make_experiment, make_normalized, write_normalized
 from tabatlas import names
 from tabatlas.pack import stage as pack
+from tabatlas.provenance import read_json
 from tabatlas.split import stage as split
+from tabatlas.stream.minibatch import Minibatch
+from tabatlas.stream.packed import PackedSource
 
 N_GENES = 60
 UNMEASURED = (50, 51, 52)
@@ -50,6 +53,16 @@ class Atlas:
     @property
     def pack(self) -> Path:
         return self.folder / "pack" / "manifest.json"
+
+    @property
+    def packed(self) -> Path:
+        """The folder of the pack's files."""
+        return self.pack.parent / read_json(self.pack)["folder"]
+
+    def read_packed(self, part: str = "train") -> tuple[PackedSource, Minibatch]:
+        """A part of the pack, and all its cells in stored order."""
+        source = PackedSource(self.pack, part)
+        return source, source.read(np.arange(len(source)))
 
     def settings(self, stage: str, **knobs: object) -> Path:
         """Write the settings of a stage."""

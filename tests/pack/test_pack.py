@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from small_atlas import N_GENES, UNMEASURED, make_atlas
+from small_atlas import N_GENES, UNMEASURED
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import GeneMismatchError, IntegrityError, ModelError
@@ -28,14 +28,9 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def read_all(atlas, part):
-    source = PackedSource(atlas.pack, part)
-    return source, source.read(np.arange(len(source)))
-
-
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_a_pack_holds_the_experiments_counts_of_its_part(atlas, part):
-    source, minibatch = read_all(atlas, part)
+    source, minibatch = atlas.read_packed(part)
     joinid_n = minibatch.joinid.numpy()
     with open_experiment(atlas.manifest) as experiment:
         wanted = experiment.read_counts(joinid_n)
@@ -63,7 +58,7 @@ def test_stored_order_is_shuffled(atlas):
 
 
 def test_statistics_are_those_of_training_cells_that_measured_the_gene(atlas):
-    source, minibatch = read_all(atlas, "train")
+    source, minibatch = atlas.read_packed()
     x_ng = log1p_cp10k(minibatch.to_csr(N_GENES), minibatch.total_n.numpy()).toarray()
     measured_ng = source.presence.numpy()[minibatch.dataset]
     assert not measured_ng[:, UNMEASURED].all()
@@ -81,13 +76,11 @@ def test_a_repeat_gives_the_same_digest_and_bytes(atlas):
     assert read_json(atlas.pack) == before
 
 
-def test_shards_of_any_size_hold_the_same_cells(tmp_path):
-    atlas = make_atlas(tmp_path)
-    atlas.run_split()
+def test_shards_of_any_size_hold_the_same_cells(copied):
     found = []
     for shard_cells in (7, 1000):
-        atlas.run_pack(shard_cells=shard_cells)
-        _, minibatch = read_all(atlas, "train")
+        copied.run_pack(shard_cells=shard_cells)
+        _, minibatch = copied.read_packed()
         found.append((minibatch.joinid.tolist(), minibatch.count.tolist()))
     assert found[0] == found[1]
 
@@ -104,17 +97,14 @@ def test_shards_of_any_size_hold_the_same_cells(tmp_path):
     ],
 )
 @pytest.mark.parametrize("fault", [flip, cut, Path.unlink])
-def test_a_damaged_pack_is_refused_and_packed_again(tmp_path, name, fault):
-    atlas = make_atlas(tmp_path)
-    atlas.run_split()
-    atlas.run_pack()
-    before = read_json(atlas.pack)
-    fault(atlas.pack.parent / before["folder"] / name)
+def test_a_damaged_pack_is_refused_and_packed_again(copied, name, fault):
+    before = read_json(copied.pack)
+    fault(copied.packed / name)
     with pytest.raises(IntegrityError, match=r"train/00000.*are not those|" + name):
-        read_all(atlas, "train")
-    atlas.run_pack()
-    assert read_json(atlas.pack) == before
-    read_all(atlas, "train")
+        copied.read_packed()
+    copied.run_pack(shard_cells=50)
+    assert read_json(copied.pack) == before
+    copied.read_packed()
 
 
 def test_a_pack_without_manifest_is_no_pack(tmp_path):
@@ -137,30 +127,24 @@ def test_genes_are_all_measured_ones_or_a_list(tmp_path):
         choose_genes(settings, atlas[:5], measured[:5], "Homo sapiens")
 
 
-def test_variable_genes_become_the_packs_genes(tmp_path):
-    atlas = make_atlas(tmp_path)
-    atlas.run_split()
-    atlas.run_pack(genes="hvg", n_hvg=20)
-    source, minibatch = read_all(atlas, "train")
+def test_variable_genes_become_the_packs_genes(copied):
+    copied.run_pack(genes="hvg", n_hvg=20)
+    source, minibatch = copied.read_packed()
     assert source.n_genes == 20
-    with open_experiment(atlas.manifest) as experiment:
+    with open_experiment(copied.manifest) as experiment:
         var = experiment.read_var()
         wanted = experiment.read_counts(minibatch.joinid.numpy())
     places = pd.Index(var[names.FEATURE_ID]).get_indexer(source.genes[names.FEATURE_ID])
     assert (minibatch.to_csr(20) != wanted[:, places]).nnz == 0
 
 
-def test_total_counts_stay_those_of_all_atlas_genes(tmp_path):
-    atlas = make_atlas(tmp_path)
-    atlas.run_split()
-    atlas.run_pack(genes="hvg", n_hvg=5)
-    _, minibatch = read_all(atlas, "train")
+def test_total_counts_stay_those_of_all_atlas_genes(copied):
+    copied.run_pack(genes="hvg", n_hvg=5)
+    _, minibatch = copied.read_packed()
     assert (minibatch.total_n.numpy() > minibatch.to_csr(5).sum(axis=1).A1).all()
 
 
 def test_the_digest_of_the_pack_names_its_files(atlas):
-    about = read_json(atlas.pack)
-    shards = atlas.pack.parent / about["folder"]
-    for name, stated in about["files"].items():
-        assert digest_file(shards / name) == stated["sha256"]
-        assert (shards / name).stat().st_size == stated["bytes"]
+    for name, stated in read_json(atlas.pack)["files"].items():
+        assert digest_file(atlas.packed / name) == stated["sha256"]
+        assert (atlas.packed / name).stat().st_size == stated["bytes"]

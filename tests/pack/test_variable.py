@@ -7,7 +7,7 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from small_atlas import UNMEASURED, make_atlas
+from small_atlas import UNMEASURED
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
 from tabatlas.experiment import open_experiment
@@ -99,11 +99,9 @@ def test_the_highest_values_are_those_with_equals_of_the_last_and_never_unknown(
     assert not find_highest(np.full(3, np.nan), 2).any()
 
 
-def test_the_packs_variable_genes_are_ranked_within_its_datasets(tmp_path):
-    atlas = make_atlas(tmp_path)
-    atlas.run_split()
-    atlas.run_pack()
-    everything = PackedSource(atlas.pack, "train")
+def test_the_packs_variable_genes_are_ranked_within_its_datasets(copied):
+    copied.run_pack()
+    everything = PackedSource(copied.pack, "train")
     minibatch = everything.read(np.arange(len(everything)))
     counts, presence_mg = minibatch.to_csr(everything.n_genes), everything.presence.numpy()
     assert not presence_mg[:, UNMEASURED].all()
@@ -112,8 +110,8 @@ def test_the_packs_variable_genes_are_ranked_within_its_datasets(tmp_path):
         rows = np.flatnonzero(minibatch.dataset.numpy() == dataset)
         samples.append(Sample(counts[rows], minibatch.total_n.numpy()[rows], presence_mg[dataset]))
     wanted = rank_variable_genes(samples, everything.n_genes, 20)
-    atlas.run_pack(genes="hvg", n_hvg=20)
-    chosen = PackedSource(atlas.pack, "train").genes[names.FEATURE_ID]
-    with open_experiment(atlas.manifest) as experiment:
+    copied.run_pack(genes="hvg", n_hvg=20)
+    chosen = PackedSource(copied.pack, "train").genes[names.FEATURE_ID]
+    with open_experiment(copied.manifest) as experiment:
         var = experiment.read_var()
     assert pd.Index(var[names.FEATURE_ID]).get_indexer(chosen).tolist() == wanted.tolist()

@@ -1,16 +1,19 @@
 """Write the training cache: what training reads, and nothing of the test."""
 
+import contextlib
+import fcntl
 import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.errors import InputError, UsageError
+from tabatlas.errors import InputError, UsageError, show
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.pack.building import COLUMNS, PACKED, build_pack, shuffle_cells
 from tabatlas.pack.settings import PackSettings
@@ -30,6 +33,7 @@ from tabatlas.tables import read_table
 logger = logging.getLogger(__name__)
 
 CONTENT = "content.json"  # of a pack's folder, written last
+LOCK = ".lock"
 OWN_FOLDER = re.compile(r"\.?[0-9a-f]{16}")
 PLAN = {"block_cells", "buffer_cells"}
 
@@ -47,25 +51,47 @@ def run(
     where its files are still those that were written; others are deleted.
     """
     chosen = PackSettings.read(settings)
-    check_folder(shards)
-    with open_experiment(manifest) as experiment:
+    list_packs(shards)
+    with lock_folder(shards), open_experiment(manifest) as experiment:
         folder = shards / name_pack(experiment, split, chosen)
         if not is_whole(folder):
             make_pack(experiment, split, chosen, folder)
-    # Whoever trains on the same files by another plan trains another model.
-    about = layout.seal(read_json(folder / CONTENT) | {"plan": chosen.model_dump(include=PLAN)})
-    write_json(about | {"folder": os.path.relpath(folder, pack.parent)}, pack)
+        # Whoever trains on the same files by another plan trains another model.
+        content = read_json(folder / CONTENT) | {"plan": chosen.model_dump(include=PLAN)}
+        about = layout.seal(content) | {"folder": os.path.relpath(folder, pack.parent)}
+        write_json(about, pack)
     sizes = [about["parts"][part]["n_cells"] for part in PACKED]
     logger.info("%d training and %d validation cells in %s", *sizes, folder)
 
 
-def check_folder(shards: Path) -> None:
-    """Raise `UsageError` where something stands that is no pack: it is not ours to delete."""
-    strange = [one.name for one in shards.glob("*") if not OWN_FOLDER.fullmatch(one.name)]
-    if strange:
-        raise UsageError(
-            f"--shards {shards}: holds {strange[0]}, which is no pack. Name another folder."
-        )
+def list_packs(shards: Path) -> list[Path]:
+    """Folders of packs, whole or not. Raises `UsageError` for anything else: it is not ours."""
+    found = [one for one in shards.iterdir() if one.name != LOCK] if shards.exists() else []
+    for one in found:
+        if not OWN_FOLDER.fullmatch(one.name) or one.is_symlink() or not one.is_dir():
+            raise UsageError(
+                f"--shards {shards}: holds {show(one.name)}, which is no pack. Name another folder."
+            )
+    return found
+
+
+@contextlib.contextmanager
+def lock_folder(shards: Path) -> Iterator[None]:
+    """Keep others from packing there meanwhile. Raises `UsageError` where another one does.
+
+    Each would delete what the other has half written.
+    """
+    shards.mkdir(parents=True, exist_ok=True)
+    with open(shards / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"--shards {shards}: another `tabatlas pack` is writing there. Wait for its end."
+            ) from None
+        except OSError:
+            logger.warning("%s: this file system has no locks; pack there once at a time", shards)
+        yield
 
 
 def name_pack(experiment: Experiment, split: Path, chosen: PackSettings) -> str:
@@ -102,10 +128,10 @@ def is_whole(folder: Path) -> bool:
 
 def make_pack(experiment: Experiment, split: Path, chosen: PackSettings, folder: Path) -> None:
     """Build a pack aside and give it its name when it is whole; delete all others."""
-    for old in folder.parent.glob("*"):
+    for old in list_packs(folder.parent):
         shutil.rmtree(old)
     building = folder.with_name(f".{folder.name}")
-    building.mkdir(parents=True)
+    building.mkdir()
     cells = shuffle_cells(read_cells(experiment, split), chosen.seed)
     parts = build_pack(experiment, cells, chosen, building)
     sizes = {name: (building / name).stat().st_size for name in list_files(building)}

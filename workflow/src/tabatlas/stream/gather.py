@@ -144,4 +144,4 @@ def group_rows(owner_n: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Each owner with the places (m,) at which it stands."""
     order = np.argsort(owner_n, kind="stable")
     owners, starts = np.unique(owner_n[order], return_index=True)
-    return zip(owners.tolist(), np.split(order, starts[1:]), strict=True)
+    return zip(owners.tolist(), np.split(order, starts)[1:], strict=True)
