@@ -13,6 +13,7 @@ shards/<key>/               named by all that it was made from
     <part>/00000.count      the same in the least of uint8, 16 and 32 that holds them
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,10 @@ class Watch:
 
     def __init__(self, folder: Path, files: Files, part: str) -> None:
         self.folder = folder
+        # As text: this is asked some twenty times for every minibatch.
+        self.paths = {name: str(folder / name) for name in choose_files(files, part)}
         self.stamps: dict[str, tuple[int, int]] = {}
-        for name in choose_files(files, part):
+        for name in self.paths:
             self.stamps[name] = self.stamp(name)
             if self.stamps[name][0] != files[name]["bytes"]:
                 raise IntegrityError(
@@ -108,7 +111,7 @@ class Watch:
     def stamp(self, name: str) -> tuple[int, int]:
         """Size and time of the last change."""
         try:
-            found = (self.folder / name).stat()
+            found = os.stat(self.paths[name])
         except FileNotFoundError:
             raise IntegrityError(
                 f"{self.folder / name}: this file of the pack is missing. {AGAIN}"

@@ -1,5 +1,7 @@
 """One minibatch of cells, as every source yields it, and its way to a dense tensor."""
 
+import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Self
@@ -69,10 +71,29 @@ class Minibatch:
         return sp.csr_matrix(arrays, shape=(len(self), n_genes))
 
 
-def make_rows(length_n: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Row pointers (n + 1,) of rows of these lengths, and room for their genes and counts."""
-    indptr = np.concatenate([[0], np.cumsum(length_n)])
-    n_entries = int(indptr[-1])
-    # Torch gives the same memory again; numpy's comes new, page by page, at twice the cost.
-    gene, count = (torch.empty(n_entries, dtype=kind) for kind in (torch.int32, torch.float32))
-    return indptr, gene, count
+class Memory:
+    """Arrays that are used again when no tensor holds them any more.
+
+    Memory of this size comes new from the system each time, page by page, wherever a thread asks
+    for it: as much work as all the rest of a minibatch.
+    """
+
+    def __init__(self) -> None:
+        self.free: dict[type, deque[np.ndarray]] = {np.int32: deque(), np.float32: deque()}
+
+    def take(self, n_entries: int, kind: type) -> Tensor:
+        """A tensor (n_entries,) of any content."""
+        free = self.free[kind]
+        array = free.popleft() if free else np.empty(0, kind)
+        if len(array) < n_entries:
+            array = np.empty(n_entries * 5 // 4, kind)
+        view = array[:n_entries]
+        # The tensor holds the view, and so does every tensor that shares its memory.
+        weakref.finalize(view, free.append, array).atexit = False
+        return torch.from_numpy(view)
+
+    def make_rows(self, length_n: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Row pointers (n + 1,) of rows of these lengths, and room for their genes and counts."""
+        indptr = np.concatenate([[0], np.cumsum(length_n)])
+        gene, count = (self.take(int(indptr[-1]), kind) for kind in (np.int32, np.float32))
+        return indptr, gene, count

@@ -14,7 +14,7 @@ from tabatlas.provenance import read_json
 from tabatlas.stream import layout
 from tabatlas.stream.columns import Cells, Covariate
 from tabatlas.stream.gather import copy_rows, group_rows
-from tabatlas.stream.minibatch import ENTRY_BYTES, Minibatch, make_rows
+from tabatlas.stream.minibatch import ENTRY_BYTES, Memory, Minibatch
 from tabatlas.stream.order import Order, Plan, Share
 from tabatlas.stream.prefetch import Reading, read_ahead
 from tabatlas.stream.source import Source
@@ -88,19 +88,23 @@ class PackedSource(Source):
         """`read` of each of the wanted rows, ahead of its use."""
         n_entries = self.rows[layout.INDPTR][-1] / max(1, len(self))
         n_ahead = self.reading.count_ahead("minibatches", batch_size * n_entries * ENTRY_BYTES)
+        memory = Memory()
         return read_ahead(
-            lambda rows: self.deliver(self.read(rows)), wanted, self.reading.threads, n_ahead
+            lambda rows: self.deliver(self.read(rows, memory)),
+            wanted,
+            self.reading.threads,
+            n_ahead,
         )
 
-    def read(self, rows: np.ndarray) -> Minibatch:
-        """The cells at stored positions `rows`, in that order.
+    def read(self, rows: np.ndarray, memory: Memory | None = None) -> Minibatch:
+        """The cells at stored positions `rows`, in that order, in memory of that pool.
 
         Raises `IntegrityError` where a file changed since it was opened, or where what is read is
         not what was written.
         """
         pointers, check = self.rows[layout.INDPTR], self.rows[layout.CHECK]
         begin = pointers[rows]
-        indptr, gene, count = make_rows(pointers[rows + 1] - begin)
+        indptr, gene, count = (memory or Memory()).make_rows(pointers[rows + 1] - begin)
         copy = partial(copy_rows, indptr, check[rows], gene.numpy(), count.numpy())
         for number, place in group_rows(rows // self.shard_cells):
             self.watch.prove(layout.name_shard(self.part, number))

@@ -12,7 +12,7 @@ from tabatlas.experiment import Experiment
 from tabatlas.stream.columns import WHOLE, Cells, Covariate, encode_cells
 from tabatlas.stream.entries import EntryReader, Held
 from tabatlas.stream.gather import copy_held, group_rows
-from tabatlas.stream.minibatch import ENTRY_BYTES, Minibatch, make_rows
+from tabatlas.stream.minibatch import ENTRY_BYTES, Memory, Minibatch
 from tabatlas.stream.order import Order, Plan, Share
 from tabatlas.stream.prefetch import Reading, read_ahead
 from tabatlas.stream.source import Source
@@ -58,10 +58,12 @@ class SomaSource(Source):
         fitting = self.reading.bytes // (4 * int(self.experiment.mean_entries * ENTRY_BYTES) + 1)
         size = max(1, min(AT_ONCE, fitting) // batch_size) * batch_size
         stops = range(size, len(self) + size, size)
+        memory = Memory()
         windows = [np.arange(stop - size, min(stop, len(self))) for stop in stops]
         for rows, held in zip(windows, self.load_all(windows, size), strict=True):
             for start in range(0, len(rows), batch_size):
-                yield self.deliver(self.gather(rows[start : start + batch_size], [held]))
+                own = rows[start : start + batch_size]
+                yield self.deliver(self.gather(own, [held], memory))
 
     def shuffle(
         self, order: Order, epoch: int, first: int = 0, share: Share | None = None
@@ -72,12 +74,13 @@ class SomaSource(Source):
         coming = range(begin, drawn.n_buffers)
         loaded = self.load_all(map(drawn.read_buffer, coming), order.plan.buffer_cells)
         held: dict[int, Held] = {}
+        memory = Memory()
         for number, rows in enumerate(drawn.minibatches(first), first):
             needed = drawn.find_buffers(number)
             for one in [one for one in held if one not in needed]:
                 self.reader.give_back(held.pop(one))
             held |= {one: next(loaded) for one in needed if one not in held}
-            yield self.deliver(self.gather(take(rows), list(held.values())))
+            yield self.deliver(self.gather(take(rows), list(held.values()), memory))
 
     def load_all(self, windows: Iterable[np.ndarray], n_cells: int) -> Iterator[Held]:
         """The cells of each window of about `n_cells` rows, ahead of their use."""
@@ -88,14 +91,14 @@ class SomaSource(Source):
 
     def read(self, rows: np.ndarray) -> Minibatch:
         """The cells at stored positions `rows`, in that order."""
-        return self.gather(rows, [self.load(rows)])
+        return self.gather(rows, [self.load(rows)], Memory())
 
     def load(self, rows: np.ndarray) -> Held:
         """Take up the cells at stored positions `rows`, each once."""
         joinid_n, first_n = np.unique(self.joinid_n[rows], return_index=True)
         return self.reader.load(joinid_n, self.cells.columns[names.TOTAL_N][rows][first_n])
 
-    def gather(self, rows: np.ndarray, held: Sequence[Held]) -> Minibatch:
+    def gather(self, rows: np.ndarray, held: Sequence[Held], memory: Memory) -> Minibatch:
         """The minibatch of rows that were taken up."""
         joinid_n = self.joinid_n[rows]
         owner_n, place_n = np.zeros((2, len(rows)), dtype=np.int64)
@@ -109,7 +112,7 @@ class SomaSource(Source):
         length_n = np.zeros(len(rows), dtype=np.int64)
         for number, own in group_rows(owner_n):
             length_n[own] = held[number].length[place_n[own]]
-        indptr, gene, count = make_rows(length_n)
+        indptr, gene, count = memory.make_rows(length_n)
         for number, own in group_rows(owner_n):
             one = held[number]
             to = (indptr, gene.numpy(), count.numpy())
