@@ -137,48 +137,52 @@ def test_too_little_memory_for_a_minibatch_is_an_error(atlas):
         list(source.shuffle(source.order(100, seed=0), 0))
 
 
-# Streams a pack and an experiment of so many cells; prints the most anonymous memory in kB that
-# was in use after the first minibatches.
+# Packs two atlases of which one has ten times the cells, and prints for each how much anonymous
+# memory (kB) a source takes while an epoch of it is read.
 STREAM = """
     import sys
     from pathlib import Path
     import numpy as np
     import scipy.sparse as sp
     from handmade import make_gappy, make_obs
-    from tabatlas import names
-    from tabatlas.experiment import open_experiment
     from tabatlas.stream.packed import PackedSource
-    from tabatlas.stream.order import Plan
     from tabatlas.stream.prefetch import Reading
-    from tabatlas.stream.soma import SomaSource
 
     def read_memory():
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
-    def draw_counts(n_cells, n_genes=200, n_entries=100):
-        gene = np.tile(np.arange(0, n_genes, n_genes // n_entries), n_cells)
+    def draw_counts(n_cells, n_entries=100):
+        gene = np.tile(np.arange(n_entries), n_cells)
         count = np.random.default_rng(0).integers(1, 200, len(gene), dtype=np.int32)
         pointers = np.arange(n_cells + 1) * n_entries
-        return sp.csr_matrix((count, gene, pointers), shape=(n_cells, n_genes))
+        return sp.csr_matrix((count, gene, pointers), shape=(n_cells, n_entries))
 
     def stream(atlas):
-        reading = Reading(threads=2, bytes=1 << 24)
-        packed = PackedSource(atlas.pack, "train", reading=reading)
-        most = {}
-        with open_experiment(atlas.manifest) as experiment:
-            genes = packed.genes[names.FEATURE_ID]
-            plan = Plan(64, 2048)
-            soma = SomaSource(experiment, packed.joinid_n, genes, plan=plan, reading=reading)
-            for source in (packed, soma):
-                order = source.order(128, seed=0)
-                most[type(source).__name__] = max(
-                    read_memory() for _ in source.shuffle(order, 0)
-                )
-        return most
+        before = read_memory()
+        source = PackedSource(atlas.pack, "train", reading=Reading(threads=2, bytes=1 << 22))
+        taken = [read_memory() for _ in source.shuffle(source.order(256, seed=0), 0)]
+        return max(taken) - before
 
-    n_cells = int(sys.argv[2])
-    atlas = make_gappy(Path(sys.argv[1]), draw_counts(n_cells), spread=True)
-    atlas.run_pack(shard_cells=4096)
-    print(stream(atlas))
+    atlases = []
+    for n_cells in (5_000, 50_000):
+        counts = draw_counts(n_cells)
+        obs = make_obs(np.arange(n_cells) * 2, counts)
+        atlases.append(make_gappy(Path(sys.argv[1]) / str(n_cells), counts, obs))
+        atlases[-1].run_pack(shard_cells=4096, buffer_cells=2048, block_cells=64)
+    stream(atlases[0])
+    for atlas in atlases:
+        print(stream(atlas))
 """
+
+
+def test_ten_times_the_cells_take_no_more_memory(tmp_path):
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    called = [sys.executable, "-c", textwrap.dedent(STREAM), tmp_path]
+    ended = subprocess.run(
+        called, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    small, large = map(int, ended.stdout.split())
+    # The larger pack's entries are 10 MB.
+    assert large < small + 4_000
