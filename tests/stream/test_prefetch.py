@@ -54,11 +54,10 @@ def test_what_is_read_comes_in_the_order_it_was_wanted(n, threads, n_ahead):
 @pytest.mark.parametrize("bad", [0, 3, 11])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_error_is_raised_where_its_result_is_due(bad, threads):
-    found = []
+    coming = read_ahead(break_at(bad), range(12), threads, 4)
+    assert [next(coming) for _ in range(bad)] == list(range(bad))
     with pytest.raises(Broken, match=str(bad)):
-        for number in read_ahead(break_at(bad), range(12), threads, 4):
-            found.append(number)
-    assert found == list(range(bad))
+        next(coming)
     assert count_readers() == 0
 
 
