@@ -175,6 +175,7 @@ STREAM = """
 """
 
 
+@pytest.mark.slow
 def test_ten_times_the_cells_take_no_more_memory(tmp_path):
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     called = [sys.executable, "-c", textwrap.dedent(STREAM), tmp_path]
