@@ -12,6 +12,7 @@ import bad_counts
 import bad_files
 import bad_metadata
 import bad_models
+import bad_packs
 import bad_queries
 import pytest
 from desk import Case, Desk, Run
@@ -26,6 +27,7 @@ MODULES = (
     bad_atlas,
     bad_config,
     bad_models,
+    bad_packs,
     bad_queries,
 )
 TABLE = {

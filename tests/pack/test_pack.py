@@ -76,15 +76,6 @@ def test_a_repeat_gives_the_same_digest_and_bytes(atlas):
     assert read_json(atlas.pack) == before
 
 
-def test_shards_of_any_size_hold_the_same_cells(copied):
-    found = []
-    for shard_cells in (7, 1000):
-        copied.run_pack(shard_cells=shard_cells)
-        _, minibatch = copied.read_packed()
-        found.append((minibatch.joinid.tolist(), minibatch.count.tolist()))
-    assert found[0] == found[1]
-
-
 @pytest.mark.parametrize(
     "name",
     [

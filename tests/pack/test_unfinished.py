@@ -7,10 +7,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from synthetic import gene_ids
-from tabatlas.errors import ModelError, UsageError
+from tabatlas import names
+from tabatlas.errors import IntegrityError, ModelError, UsageError
 from tabatlas.experiment import open_experiment
 from tabatlas.pack import stage as pack
 from tabatlas.provenance import digest_files, read_json
@@ -177,3 +179,25 @@ def test_other_content_is_another_pack(copied):
     assert {"digest", "folder", "experiment"} <= {
         one for one in before if before[one] != after[one]
     }
+
+
+CHANGES = {
+    "fewer cells": lambda parts: parts.iloc[:-20],
+    "other cells": lambda parts: parts.assign(soma_joinid=parts[names.JOINID] + 10),
+    "a cell twice": lambda parts: pd.concat([parts, parts.iloc[:1]]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_split_of_other_cells_is_refused(copied, change):
+    change(pd.read_parquet(copied.cells)).to_parquet(copied.cells)
+    with pytest.raises(IntegrityError, match=r"cells\.parquet: divides .*Run `tabatlas split`"):
+        copied.run_pack()
+
+
+def test_the_order_of_the_split_changes_no_cell(copied):
+    before = read_json(copied.pack)["files"]
+    parts = pd.read_parquet(copied.cells)
+    parts.iloc[::-1].to_parquet(copied.cells)
+    copied.run_pack(shard_cells=50)
+    assert read_json(copied.pack)["files"] == before

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from handmade import GAPS, make_gappy
 from small_atlas import Atlas, make_typed
 from synthetic import IngestRun, gene_ids, make_counts
 from tabatlas import names
+from tabatlas.errors import IntegrityError
 from tabatlas.experiment import open_experiment
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.order import Order, Plan, Share
@@ -201,6 +203,54 @@ def test_a_row_in_several_pieces_is_put_together(gappy):
         found = source.read(np.arange(len(GAPS))).to_csr(40)
         assert (found != experiment.read_counts(GAPS[::-1])).nnz == 0
         assert found.has_sorted_indices
+
+
+def test_rows_of_any_length_come_whole(tmp_path):
+    """The compiled loops go by blocks of 64 entries."""
+    length_n = np.array([0, 1, 63, 64, 65, 127, 128, 129, 300, 0, 192, 191, 300])
+    rows = np.repeat(np.arange(len(length_n)), length_n)
+    genes = np.concatenate([np.arange(300)[-length:] for length in length_n if length])
+    shape = (len(length_n), 300)
+    counts = sp.csr_matrix((1 + (rows * 7 + genes) % 90, (rows, genes)), shape, dtype=np.int32)
+    own = GAPS[: len(length_n)]
+    with open_experiment(make_gappy(tmp_path, counts).manifest) as experiment:
+        for wanted in (np.arange(300), np.arange(0, 300, 7), np.arange(299, 200, -1)):
+            source = SomaSource(experiment, own[::-1], pd.Series(gene_ids(300)).iloc[wanted])
+            assert source.reader.take(own) is not None
+            found = source.read(np.arange(len(own))).to_csr(len(wanted))
+            assert (found != counts[::-1][:, wanted]).nnz == 0
+
+
+def test_stored_zeros_move_no_entry(tmp_path):
+    counts = make_counts("a", len(GAPS), 32, density=0.3)
+    counts.data[counts.indices < 16] = 0
+    atlas = make_gappy(tmp_path, counts, tile=16)
+    with open_experiment(atlas.manifest) as experiment:
+        source = SomaSource(experiment, GAPS, pd.Series(gene_ids(32)))
+        found = source.read(np.arange(len(GAPS))).to_csr(32)
+    assert (found != counts).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(1, 40), (1, -1), (1, 1 << 40), (0, 4), (0, -3), (0, 10**9)]
+)
+def test_an_index_that_there_is_not_is_an_error(backward, place, value):
+    """TileDB gives whatever a damaged file holds."""
+    with open_experiment(backward.manifest) as experiment:
+        n_genes = experiment.counts.shape[1]
+        source = SomaSource(
+            experiment, np.arange(0, 40, 3), experiment.read_var()[names.FEATURE_ID]
+        )
+
+        def damage(joinids):
+            for entries in type(experiment).iterate_entries(experiment, joinids):
+                changed = [values.copy() for values in entries]
+                changed[place][5] = value if value != 40 else n_genes
+                yield changed
+
+        experiment.iterate_entries = damage
+        with pytest.raises(IntegrityError, match="X gives genes or cells that it does not have"):
+            source.read(np.arange(10))
 
 
 def test_an_empty_cell_comes_empty(gappy):

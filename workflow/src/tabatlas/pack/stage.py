@@ -13,7 +13,7 @@ from typing import Annotated
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.errors import InputError, UsageError, show
+from tabatlas.errors import InputError, IntegrityError, UsageError, show
 from tabatlas.experiment import Experiment, open_experiment
 from tabatlas.pack.building import COLUMNS, PACKED, build_pack, shuffle_cells
 from tabatlas.pack.settings import PackSettings
@@ -153,8 +153,17 @@ def make_pack(experiment: Experiment, split: Path, chosen: PackSettings, folder:
 
 
 def read_cells(experiment: Experiment, split: Path) -> pd.DataFrame:
-    """Every cell with its part and all that a model may learn from."""
+    """Every cell with its part and all that a model may learn from.
+
+    Raises `IntegrityError` where the split is not of these cells.
+    """
     stored = [name for name in COLUMNS if name not in (names.JOINID, names.DONOR, "dataset")]
     cells = experiment.read_cells(stored)
     parts = read_table(split, [names.JOINID, names.SPLIT])
-    return cells.merge(parts, on=names.JOINID, validate="one_to_one")
+    parts = parts.sort_values(names.JOINID, ignore_index=True)
+    if not parts[names.JOINID].equals(cells[names.JOINID]):
+        raise IntegrityError(
+            f"{split}: divides {len(parts)} cells, which are not the {len(cells)} of the "
+            "experiment. Run `tabatlas split` and what follows again."
+        )
+    return cells.assign(**{names.SPLIT: parts[names.SPLIT]})

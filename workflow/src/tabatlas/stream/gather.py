@@ -126,7 +126,7 @@ def take_entries(row, gene, count, joinid, place_of_gene, begin, length, total, 
         place = np.searchsorted(joinid, row[start])
         if place == len(joinid) or joinid[place] != row[start]:
             return DAMAGED
-        if total[place] == 0:
+        if length[place] == 0:
             begin[place] = filled
         elif begin[place] + length[place] != filled:
             return IN_PIECES
