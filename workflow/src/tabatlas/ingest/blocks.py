@@ -7,6 +7,10 @@ from tiledbsoma import SparseNDArray, TileDBWriteOptions
 
 from tabatlas.ingest.context import share_context
 
+# TileDB copies what it is given. Copies of a whole block are fresh memory each time: 105 µs a cell
+# (CPU); of a megabyte or two, they are the same pages again: 60.
+BATCH_ENTRIES = 2**18
+
 
 def read_rows(array: SparseNDArray, start: int, stop: int) -> sp.csr_matrix:
     """The stored rows `start` … `stop` - 1 as canonical CSR; rows never written are empty."""
@@ -39,13 +43,20 @@ def store_rows(array: SparseNDArray, start: int, values: sp.csr_matrix) -> None:
     """
     if same_rows(read_rows(array, start, start + values.shape[0]), values):
         return
-    row_n = np.repeat(np.arange(start, start + values.shape[0]), np.diff(values.indptr))
-    gene_n = values.indices.astype(np.int64)
-    table = pa.table([row_n, gene_n, values.data], names=["soma_dim_0", "soma_dim_1", "soma_data"])
     # Opened for each block: a timestamp of its own.
     with SparseNDArray.open(array.uri, "w", context=share_context()) as target:
         # One tile spans all genes, so canonical CSR is TileDB's global order.
-        target.write(table, platform_config=TileDBWriteOptions(sort_coords=False))
+        target.write(
+            tabulate_rows(start, values), platform_config=TileDBWriteOptions(sort_coords=False)
+        )
+
+
+def tabulate_rows(start: int, values: sp.csr_matrix) -> pa.Table:
+    """The entries of rows from `start` on as SOMA takes them, in batches."""
+    row_n = np.repeat(np.arange(start, start + values.shape[0]), np.diff(values.indptr))
+    gene_n = values.indices.astype(np.int64)
+    table = pa.table([row_n, gene_n, values.data], names=["soma_dim_0", "soma_dim_1", "soma_data"])
+    return pa.Table.from_batches(table.to_batches(BATCH_ENTRIES), table.schema)
 
 
 def same_rows(one: sp.csr_matrix, other: sp.csr_matrix, rtol: float = 0.0) -> bool:

@@ -17,6 +17,9 @@ TILEDB = {
     "sm.check_coord_dups": "false",
     "sm.check_coord_oob": "false",
     "sm.check_global_order": "false",
+    # Datasets are appended side by side. Two threads cost twice the CPU time of one here.
+    "sm.compute_concurrency_level": "1",
+    "sm.io_concurrency_level": "1",
 }
 
 
