@@ -39,8 +39,8 @@ def divide_rows(starts: np.ndarray, block_entries: int) -> Iterator[tuple[int, i
     """
     start, n_rows = 0, len(starts) - 1
     while start < n_rows:
-        stop = int(np.searchsorted(starts, starts[start] + block_entries, side="right")) - 1
-        stop = max(stop, start + 1)
+        most = int(starts[start]) + block_entries
+        stop = max(int(np.searchsorted(starts, most, side="right")) - 1, start + 1)
         yield start, stop
         start = stop
 
@@ -61,12 +61,11 @@ def store_rows(array: SparseNDArray, start: int, values: sp.csr_matrix) -> None:
     """
     if holds_rows(array, start, values):
         return
+    table = tabulate_rows(start, values)
     # Opened for each block: a timestamp of its own.
     with SparseNDArray.open(array.uri, "w", context=share_context()) as target:
         # One tile spans all genes, so canonical CSR is TileDB's global order.
-        target.write(
-            tabulate_rows(start, values), platform_config=TileDBWriteOptions(sort_coords=False)
-        )
+        target.write(table, platform_config=TileDBWriteOptions(sort_coords=False))
 
 
 def holds_rows(array: SparseNDArray, start: int, values: sp.csr_matrix) -> bool:

@@ -106,10 +106,8 @@ def read_blocks(source: Source, block_entries: int) -> Iterator[tuple[int, sp.cs
             pointers = starts[start : stop + 1] - starts[start]
             check_canonical(source, pointers, genes, data)
             shape = (stop - start, source.n_genes)
-            yield (
-                int(start),
-                sp.csr_matrix((data.astype(np.int32, copy=False), genes, pointers), shape=shape),
-            )
+            counts = data.astype(np.int32, copy=False)
+            yield int(start), sp.csr_matrix((counts, genes, pointers), shape=shape)
 
 
 def read_row_starts(source: Source, stored: h5py.Group) -> np.ndarray:
