@@ -245,7 +245,7 @@ class IngestRun:
 
     def seal(self) -> None:
         """`tabatlas ingest seal`."""
-        seal(self.registry, self.receipts, self.settings, self.manifest)
+        seal(self.registry, self.receipts, self.manifest)
 
 
 def make_experiment(folder: Path, sources: Sequence[Path], **settings: object) -> Path:

@@ -12,6 +12,7 @@ import tiledbsoma
 
 from synthetic import IngestRun, make_experiment, make_normalized, write_normalized
 from tabatlas.errors import InputError, IntegrityError
+from tabatlas.ingest import blocks, sealing
 from tabatlas.ingest.blocks import store_rows
 from tabatlas.provenance import read_json
 
@@ -130,6 +131,18 @@ def test_order_and_block_size_do_not_change_the_digest(run, digest):
     run.append(0)
     run.choose(block_entries=33)
     assert seal_all(run, appended={0, 1}) == digest
+
+
+def test_what_is_given_to_tiledb_and_read_back_at_once_changes_nothing(run, digest, monkeypatch):
+    monkeypatch.setattr(blocks, "BATCH_ENTRIES", 7)
+    for module in (blocks, sealing):
+        monkeypatch.setattr(module, "READ_ENTRIES", 11)
+    run.choose(block_entries=300)
+    run.append(0)
+    written = find_fragments(run)
+    run.append(0)
+    assert find_fragments(run) == written
+    assert seal_all(run, appended={0}) == digest
 
 
 def test_a_receipt_tells_what_was_written(run):

@@ -42,8 +42,7 @@ def run(appended, tmp_path):
 
 def write_values(run, name, row, gene, value):
     """Write one value behind the stage's back."""
-    (folder,) = run.store.glob("[!.]*")
-    with tiledbsoma.SparseNDArray.open(str(folder / "ms/RNA" / name), "w") as array:
+    with open_array(run, name, "w") as array:
         kind = array.schema.field("soma_data").type
         columns = {"soma_dim_0": [row], "soma_dim_1": [gene], "soma_data": pa.array([value], kind)}
         array.write(pa.table(columns))
@@ -60,7 +59,7 @@ def refuses(run, *words):
 
 def test_a_missing_receipt_is_refused_by_dataset(run):
     with pytest.raises(IntegrityError, match="b: was not appended"):
-        seal(run.registry, run.receipts[:1], run.settings, run.manifest)
+        seal(run.registry, run.receipts[:1], run.manifest)
     assert not run.manifest.exists()
 
 
@@ -91,6 +90,52 @@ def test_a_moved_count_is_refused(run):
     refuses(run, "b: counts")
 
 
+def test_counts_beyond_the_last_cell_are_refused(run):
+    with open_array(run, X_RAW, "w") as raw:
+        raw.resize((41, 15))
+    write_values(run, X_RAW, 40, 3, 5)
+    refuses(run, "all datasets: shape of X/raw: (41, 15) in the experiment, (40, 15)")
+
+
+def test_counts_of_a_cell_that_obs_lacks_are_refused(run):
+    with open_obs(run, "d") as obs:
+        obs.delete_cells(([25],))
+    refuses(run, "all datasets: cells: 39 in the experiment, 40")
+
+
+def test_counts_of_a_cell_that_has_none_are_refused(run, tmp_path):
+    make_normalized(tmp_path / "empty" / "a.h5ad", "a", 20, 15, empty_cells=[7])
+    run = IngestRun(tmp_path / "empty" / "ingest", [tmp_path / "empty" / "a.h5ad"])
+    run.choose()
+    run.register()
+    run.append(0)
+    write_values(run, X_RAW, 7, 3, 5)
+    refuses(run, "a: entries")
+
+
+def test_a_cell_whose_counts_are_gone_is_refused_and_appended_again_it_is_sealed(run, tmp_path):
+    with open_array(run, X_RAW, "d") as raw:
+        raw.delete_cells(([25], slice(None)))
+    assert read_raw(run)[25].nnz == 0
+    refuses(run, "b: entries")
+    run.append(1)
+    run.seal()
+    undisturbed = make_experiment(tmp_path / "undisturbed", run.sources)
+    assert read_json(run.manifest)["digest"] == read_json(undisturbed)["digest"]
+
+
+def test_a_gap_in_the_cells_at_sealing_is_refused_by_dataset(run):
+    """A cell moved beyond the last one leaves their number as it was."""
+    with open_obs(run) as obs:
+        moved = obs.read((slice(25, 25),)).concat()
+    with open_obs(run, "d") as obs:
+        obs.delete_cells(([25],))
+    with open_obs(run, "w") as obs:
+        obs.tiledbsoma_resize_soma_joinid_shape(41)
+        obs.write(moved.set_column(0, names.JOINID, pa.array([40])))
+    refuses(run, "b: cells: 19 in the experiment, 20")
+
+
 def test_another_measured_gene_is_refused(run):
     write_values(run, names.PRESENCE, 0, 4, False)
     refuses(run, "a: measured genes")
@@ -103,11 +148,10 @@ def test_a_normalized_value_that_is_not_that_of_its_count_is_refused(run):
 
 
 def test_changed_obs_are_refused(run):
-    (folder,) = run.store.glob("[!.]*")
-    with tiledbsoma.DataFrame.open(str(folder / "obs")) as obs:
+    with open_obs(run) as obs:
         first, second = obs.read((slice(0, 1),)).concat().to_pylist()
     first[names.OBS_ID], second[names.OBS_ID] = second[names.OBS_ID], first[names.OBS_ID]
-    with tiledbsoma.DataFrame.open(str(folder / "obs"), "w") as obs:
+    with open_obs(run, "w") as obs:
         obs.write(pa.Table.from_pylist([first, second], obs.schema))
     refuses(run, "a: obs")
 
@@ -178,7 +222,7 @@ def test_moved_results_stay_readable(run, tmp_path):
 
 def test_a_manifest_in_another_folder_finds_the_experiment(run, tmp_path):
     manifest = tmp_path / "elsewhere" / "deep" / "manifest.json"
-    seal(run.registry, run.receipts, run.settings, manifest)
+    seal(run.registry, run.receipts, manifest)
     assert read_sealed(manifest).nnz
 
 
@@ -210,6 +254,17 @@ def read_sealed(manifest):
 
 def read_raw(run):
     """X["raw"] as it is now."""
-    (folder,) = run.store.glob("[!.]*")
-    with tiledbsoma.SparseNDArray.open(str(folder / "ms/RNA" / X_RAW)) as raw:
+    with open_array(run, X_RAW) as raw:
         return read_rows(raw, 0, raw.shape[0])
+
+
+def open_array(run, name, mode="r"):
+    """A matrix of the run's experiment, past the stage."""
+    (folder,) = run.store.glob("[!.]*")
+    return tiledbsoma.SparseNDArray.open(str(folder / "ms/RNA" / name), mode)
+
+
+def open_obs(run, mode="r"):
+    """obs of the run's experiment, past the stage."""
+    (folder,) = run.store.glob("[!.]*")
+    return tiledbsoma.DataFrame.open(str(folder / "obs"), mode)

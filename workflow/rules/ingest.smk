@@ -57,7 +57,6 @@ rule seal:
     input:
         registry=f"{RESULTS}/ingest/registry.json",
         receipts=for_all("ingest/append/{dataset}.json"),
-        settings=f"{RESULTS}/settings/ingest.json",
     output:
         manifest=f"{RESULTS}/ingest/manifest.json",
     log:
@@ -73,4 +72,4 @@ rule seal:
         code=stage_digest("ingest"),
     shell:
         "tabatlas ingest seal --registry {input.registry:q} --receipts {input.receipts:q}"
-        " --settings {input.settings:q} --manifest {output.manifest:q} 2>&1 | tee -i {log:q}"
+        " --manifest {output.manifest:q} 2>&1 | tee -i {log:q}"

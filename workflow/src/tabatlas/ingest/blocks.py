@@ -1,11 +1,20 @@
 """Rows of an experiment's matrix as CSR, written and read block by block."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 from tiledbsoma import SparseNDArray, TileDBWriteOptions
 
 from tabatlas.ingest.context import share_context
+
+# Counts read back at once: more take fresh memory each time, fewer take more queries.
+READ_ENTRIES = 2**20
+
+# TileDB copies what it is given. Copies of a whole block are fresh memory each time: 105 µs a cell
+# (CPU); of a megabyte or two, they are the same pages again: 60.
+BATCH_ENTRIES = 2**18
 
 
 def read_rows(array: SparseNDArray, start: int, stop: int) -> sp.csr_matrix:
@@ -23,6 +32,19 @@ def read_rows(array: SparseNDArray, start: int, stop: int) -> sp.csr_matrix:
     return sp.csr_matrix((value_n, gene_n.astype(np.int32), pointers), shape=shape)
 
 
+def divide_rows(starts: np.ndarray, block_entries: int) -> Iterator[tuple[int, int]]:
+    """Divide rows, given by their pointers (n + 1,), into runs of at most `block_entries`.
+
+    A row of its own may hold more.
+    """
+    start, n_rows = 0, len(starts) - 1
+    while start < n_rows:
+        most = int(starts[start]) + block_entries
+        stop = max(int(np.searchsorted(starts, most, side="right")) - 1, start + 1)
+        yield start, stop
+        start = stop
+
+
 def genes_rise(pointers: np.ndarray, genes: np.ndarray) -> bool:
     """Whether column indices rise strictly within every row of row pointers (n + 1,)."""
     rising = genes[1:] > genes[:-1]
@@ -37,15 +59,29 @@ def store_rows(array: SparseNDArray, start: int, values: sp.csr_matrix) -> None:
     `array` is open for reading. A block lands whole or not at all, so a repeat after a kill
     writes what is missing. Blocks of other rows may be written at the same time.
     """
-    if same_rows(read_rows(array, start, start + values.shape[0]), values):
+    if holds_rows(array, start, values):
         return
-    row_n = np.repeat(np.arange(start, start + values.shape[0]), np.diff(values.indptr))
-    gene_n = values.indices.astype(np.int64)
-    table = pa.table([row_n, gene_n, values.data], names=["soma_dim_0", "soma_dim_1", "soma_data"])
+    table = tabulate_rows(start, values)
     # Opened for each block: a timestamp of its own.
     with SparseNDArray.open(array.uri, "w", context=share_context()) as target:
         # One tile spans all genes, so canonical CSR is TileDB's global order.
         target.write(table, platform_config=TileDBWriteOptions(sort_coords=False))
+
+
+def holds_rows(array: SparseNDArray, start: int, values: sp.csr_matrix) -> bool:
+    """Whether the rows from `start` on are stored as `values` (canonical CSR)."""
+    return all(
+        same_rows(read_rows(array, start + first, start + stop), values[first:stop])
+        for first, stop in divide_rows(values.indptr, READ_ENTRIES)
+    )
+
+
+def tabulate_rows(start: int, values: sp.csr_matrix) -> pa.Table:
+    """The entries of rows from `start` on as SOMA takes them, in batches."""
+    row_n = np.repeat(np.arange(start, start + values.shape[0]), np.diff(values.indptr))
+    gene_n = values.indices.astype(np.int64)
+    table = pa.table([row_n, gene_n, values.data], names=["soma_dim_0", "soma_dim_1", "soma_data"])
+    return pa.Table.from_batches(table.to_batches(BATCH_ENTRIES), table.schema)
 
 
 def same_rows(one: sp.csr_matrix, other: sp.csr_matrix, rtol: float = 0.0) -> bool:

@@ -1,11 +1,13 @@
 """Open a registered experiment, with TileDB settings for writing and reading in blocks."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import tiledbsoma
 from tiledbsoma import Experiment, SOMATileDBContext
 
-from tabatlas.errors import IntegrityError
+from tabatlas.errors import InputError, IntegrityError
 
 # The metadata key that registration writes as its last act: the digest of all sources.
 REGISTERED = "tabatlas_registered"
@@ -17,6 +19,9 @@ TILEDB = {
     "sm.check_coord_dups": "false",
     "sm.check_coord_oob": "false",
     "sm.check_global_order": "false",
+    # Datasets are appended side by side. Two threads cost twice the CPU time of one here.
+    "sm.compute_concurrency_level": "1",
+    "sm.io_concurrency_level": "1",
 }
 
 
@@ -27,6 +32,19 @@ def share_context() -> SOMATileDBContext:
     TileDB reads further settings from `TILEDB_*` variables, as `TILEDB_VFS_S3_REGION`.
     """
     return SOMATileDBContext(tiledb_config=TILEDB)
+
+
+@contextlib.contextmanager
+def tell_failure(uri: str) -> Iterator[None]:
+    """Raise `InputError` where the store at `uri` cannot be reached, written or read."""
+    try:
+        yield
+    except tiledbsoma.SOMAError as error:
+        raise InputError(
+            f"{uri}: TileDB failed there ({error}). Check the place and its space; for S3 also "
+            "the bucket, the credentials (AWS_*) and the endpoint (TILEDB_VFS_S3_*). Then run the "
+            "same command again."
+        ) from None
 
 
 def open_registered(uri: str, digest: str, timestamp: int | None = None) -> Experiment:

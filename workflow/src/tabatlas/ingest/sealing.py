@@ -11,7 +11,7 @@ from tiledbsoma import Experiment
 
 from tabatlas.counts import log1p_cp10k
 from tabatlas.errors import IntegrityError
-from tabatlas.ingest.blocks import read_rows, same_rows
+from tabatlas.ingest.blocks import READ_ENTRIES, read_rows, same_rows
 from tabatlas.ingest.digests import CountsTally, digest_frame, digest_genes
 from tabatlas.ingest.registry import Dataset, Registry
 from tabatlas.names import MEASUREMENT, NORMALIZED_LAYER, PRESENCE, RAW_LAYER, TOTAL_N
@@ -52,25 +52,26 @@ def match_receipts(registry: Registry, receipts: Sequence[Receipt]) -> dict[str,
 
 
 def verify_experiment(
-    experiment: Experiment,
-    registry: Registry,
-    receipts: Mapping[str, Receipt],
-    block_entries: int,
+    experiment: Experiment, registry: Registry, receipts: Mapping[str, Receipt]
 ) -> str:
     """Compare all that the experiment holds with the registry and the receipts; digest it.
 
     Returns the sha256 of var and of each dataset's obs, (joinid, gene, count) and measured genes
     in order. Raises `IntegrityError` naming dataset and quantity.
     """
-    var = digest_frame(experiment.ms[MEASUREMENT].var.read().concat().to_pandas())
+    rna = experiment.ms[MEASUREMENT]
+    var = digest_frame(rna.var.read().concat().to_pandas())
     compare("all datasets", "cells", experiment.obs.count, registry.n_obs)
     compare("all datasets", "genes", var, registry.var_digest)
+    shape = (registry.n_obs, registry.n_vars)
+    for layer, array in rna.X.items():
+        # Rows beyond those of obs belong to no dataset: nothing below would see them.
+        compare("all datasets", f"shape of X/{layer}", array.shape, shape)
     contents = []
     for dataset in registry.datasets:
-        stored = read_dataset(experiment, dataset, registry.normalized, block_entries)
+        stored = read_dataset(experiment, dataset, registry.normalized)
         receipt = receipts[dataset.dataset_id]
         for quantity, found, wanted in (
-            ("cells", len(stored.obs), dataset.n_obs),
             ("obs", digest_frame(stored.obs), dataset.obs_digest),
             ("entries", stored.tally.n_entries, dataset.n_entries),
             ("total counts", stored.tally.total, dataset.total),
@@ -107,15 +108,17 @@ class Stored:
     measured: np.ndarray
 
 
-def read_dataset(
-    experiment: Experiment, dataset: Dataset, normalized: bool, block_entries: int
-) -> Stored:
-    """Read all that an experiment holds of a dataset, about `block_entries` counts at once."""
+def read_dataset(experiment: Experiment, dataset: Dataset, normalized: bool) -> Stored:
+    """Read all that an experiment holds of a dataset, block by block.
+
+    Raises `IntegrityError` where obs lacks a cell.
+    """
     rna = experiment.ms[MEASUREMENT]
     rows = slice(dataset.first_joinid, dataset.stop_joinid - 1)
     obs = experiment.obs.read((rows,)).concat().to_pandas()
+    compare(dataset.dataset_id, "cells", len(obs), dataset.n_obs)
     tally, n_wrong_blocks = CountsTally(), 0
-    for start, stop in divide_joinids(dataset, block_entries):
+    for start, stop in divide_joinids(dataset):
         counts = read_rows(rna.X[RAW_LAYER], start, stop)
         tally.add(start, counts)
         if normalized:
@@ -127,8 +130,8 @@ def read_dataset(
     return Stored(obs, tally, n_wrong_blocks, presence.indices[presence.data])
 
 
-def divide_joinids(dataset: Dataset, block_entries: int) -> Iterator[tuple[int, int]]:
-    """Divide a dataset's joinids into runs of about `block_entries` counts."""
-    n_rows = max(1, block_entries * dataset.n_obs // max(1, dataset.n_entries))
+def divide_joinids(dataset: Dataset) -> Iterator[tuple[int, int]]:
+    """Divide a dataset's joinids into runs of about `READ_ENTRIES` counts."""
+    n_rows = max(1, READ_ENTRIES * dataset.n_obs // max(1, dataset.n_entries))
     for start in range(dataset.first_joinid, dataset.stop_joinid, n_rows):
         yield start, min(start + n_rows, dataset.stop_joinid)

@@ -20,5 +20,5 @@ class IngestSettings(StageSettings):
     block_entries: int = Field(
         8_388_608,
         ge=1,
-        description="Counts written or read at once; each takes about 75 bytes of memory.",
+        description="Counts written at once; each takes about 30 bytes of memory.",
     )

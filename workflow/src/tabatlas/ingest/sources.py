@@ -12,7 +12,7 @@ from anndata.io import read_elem
 
 from tabatlas.counts import open_h5ad
 from tabatlas.errors import InputError
-from tabatlas.ingest.blocks import genes_rise
+from tabatlas.ingest.blocks import divide_rows, genes_rise
 from tabatlas.names import DATASET_ID, FEATURE_ID, FEATURE_NAME, JOINID, MEASURED, OBS_ID
 from tabatlas.provenance import read_json
 
@@ -106,7 +106,8 @@ def read_blocks(source: Source, block_entries: int) -> Iterator[tuple[int, sp.cs
             pointers = starts[start : stop + 1] - starts[start]
             check_canonical(source, pointers, genes, data)
             shape = (stop - start, source.n_genes)
-            yield int(start), sp.csr_matrix((data.astype(np.int32), genes, pointers), shape=shape)
+            counts = data.astype(np.int32, copy=False)
+            yield int(start), sp.csr_matrix((counts, genes, pointers), shape=shape)
 
 
 def read_row_starts(source: Source, stored: h5py.Group) -> np.ndarray:
@@ -121,19 +122,6 @@ def read_row_starts(source: Source, stored: h5py.Group) -> np.ndarray:
     if starts[0] != 0 or (np.diff(starts) < 0).any():
         raise InputError(f"{source.path}: row pointers of X are damaged. Run `normalize` again.")
     return starts
-
-
-def divide_rows(starts: np.ndarray, block_entries: int) -> Iterator[tuple[int, int]]:
-    """Divide rows, given by their pointers (n + 1,), into runs of at most `block_entries`.
-
-    A row of its own may hold more.
-    """
-    start, n_rows = 0, len(starts) - 1
-    while start < n_rows:
-        stop = int(np.searchsorted(starts, starts[start] + block_entries, side="right")) - 1
-        stop = max(stop, start + 1)
-        yield start, stop
-        start = stop
 
 
 def check_canonical(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tabatlas.experiment import locate_store
 from tabatlas.ingest.appending import append_dataset
-from tabatlas.ingest.context import open_registered
+from tabatlas.ingest.context import open_registered, tell_failure
 from tabatlas.ingest.creation import ensure_experiment
 from tabatlas.ingest.digests import digest_frame
 from tabatlas.ingest.registration import digest_sources, pair_sources, survey_sources
@@ -49,7 +49,8 @@ def register(
         datasets=survey.datasets,
     )
     uri = locate_store(planned.uri, registry)
-    ensure_experiment(uri, digest, survey, chosen.normalized)
+    with tell_failure(uri):
+        ensure_experiment(uri, digest, survey, chosen.normalized)
     write_formatted(asdict(planned), registry)
     logger.info("%d cells of %d datasets registered in %s", planned.n_obs, len(found), uri)
 
@@ -67,7 +68,8 @@ def append(
     """
     chosen, about = IngestSettings.read(settings), read_registry(registry)
     found = read_source(source, facts)
-    with open_registered(locate_store(about.uri, registry), about.sources_digest) as experiment:
+    uri = locate_store(about.uri, registry)
+    with tell_failure(uri), open_registered(uri, about.sources_digest) as experiment:
         tally = append_dataset(experiment, found, about, chosen.block_entries)
     written = Receipt(
         dataset_id=found.dataset_id,
@@ -84,18 +86,20 @@ def append(
 def seal(
     registry: Annotated[Path, "registry.json"],
     receipts: Annotated[list[Path], "the JSONs that `append` wrote, one per dataset"],
-    settings: Annotated[Path, "settings/ingest.json"],
     manifest: Annotated[Path, "manifest.json to write"],
 ) -> None:
     """Read everything back, compare it with the sources, and write the manifest last.
 
     Readers open the experiment through the manifest, as it was at this moment.
     """
-    chosen, about = IngestSettings.read(settings), read_registry(registry)
+    about = read_registry(registry)
     matched = match_receipts(about, [Receipt(**read_formatted(path)) for path in receipts])
     uri, timestamp = locate_store(about.uri, registry), pin_moment()
-    with open_registered(uri, about.sources_digest, timestamp) as experiment:
-        digest = verify_experiment(experiment, about, matched, chosen.block_entries)
+    with (
+        tell_failure(uri),
+        open_registered(uri, about.sources_digest, timestamp) as experiment,
+    ):
+        digest = verify_experiment(experiment, about, matched)
     sealed = asdict(about) | {
         "uri": relate_uri(about.uri, registry, manifest),
         "timestamp": timestamp,
