@@ -11,6 +11,7 @@ from tabatlas.finetune.calibrate import calibrate, fit_temperature
 from tabatlas.finetune.classes import choose_classes, repeat_classes, weigh_classes
 from tabatlas.pretrain import stage as pretrain
 from tabatlas.provenance import digest_file, read_json
+from tabatlas.stream.layout import seal
 from tabatlas.train.model import read_model
 
 FILES = {
@@ -201,9 +202,10 @@ def test_temperature_brings_overconfident_probabilities_down():
 
 
 def test_an_encoder_of_another_pack_with_the_same_genes_is_refused(atlas, encoder, tmp_path):
-    """Another split has the same genes and other cells: the encoder may have seen the test."""
+    """Another pack may have the same genes and other cells: the encoder may have seen the test."""
     about = read_json(atlas.pack)
-    about |= {"digest": "0" * 64, "folder": str(atlas.pack.parent / about["folder"])}
-    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    other = seal(about | {"plan": {"block_cells": 7, "buffer_cells": 70}})
+    other["folder"] = str(atlas.pack.parent / about["folder"])
+    (tmp_path / "manifest.json").write_text(json.dumps(other))
     with pytest.raises(IntegrityError, match="trained on another pack"):
         finetune(atlas, encoder, tmp_path, pack=tmp_path / "manifest.json")

@@ -1,5 +1,6 @@
 """An experiment that is not what was sealed gives no other cells."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 import scipy.sparse as sp
 
 from handmade import GAPS, make_gappy, make_obs, write_entries
-from small_atlas import Atlas
+from small_atlas import N_GENES, Atlas
 from synthetic import gene_ids, make_counts
 from tabatlas import names
 from tabatlas.errors import GeneMismatchError, IntegrityError
-from tabatlas.experiment import open_experiment
+from tabatlas.experiment import check_sealed, open_experiment
 from tabatlas.pack import stage as pack
 from tabatlas.provenance import read_json
 from tabatlas.stream.soma import SomaSource
@@ -28,9 +29,12 @@ def sound(tmp_path_factory) -> Atlas:
     return make_gappy(tmp_path_factory.mktemp("sound"), counts)
 
 
-def read_soma(manifest: Path, joinids: np.ndarray = GAPS) -> sp.csr_matrix:
+def read_soma(
+    manifest: Path, joinids: np.ndarray = GAPS, genes: pd.Series = GENES
+) -> sp.csr_matrix:
     with open_experiment(manifest) as experiment:
-        return SomaSource(experiment, joinids, GENES).read(np.arange(len(joinids))).to_csr(40)
+        source = SomaSource(experiment, joinids, genes)
+        return source.read(np.arange(len(joinids))).to_csr(len(genes))
 
 
 def test_a_cell_that_the_experiment_lacks_is_an_error(sound):
@@ -98,6 +102,26 @@ def test_a_file_of_the_experiment_that_is_cut_is_an_error(tmp_path, name):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(IntegrityError, match=r"cannot be read \(.*Delete it and run"):
         read_soma(atlas.manifest)
+
+
+@pytest.mark.parametrize("name", ["a0.tdb", "d0.tdb", "d1.tdb"])
+def test_a_bit_of_the_experiment_that_flips_is_an_error(atlas, tmp_path, name):
+    """The sum of a cell does not tell one gene from another: TileDB's checksum does."""
+    folder = shutil.copytree(atlas.folder / "ingest", tmp_path / "ingest")
+    path = next(folder.glob(f"soma/*/ms/RNA/X/raw/__fragments/*/{name}"))
+    whole = path.read_bytes()
+    genes, joinids = pd.Series(gene_ids(N_GENES)), np.arange(read_json(atlas.manifest)["n_obs"])
+    for place in range(len(whole) // 10, len(whole), len(whole) // 10):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(IntegrityError, match=r"cannot be read \(.*Delete it and run"):
+            read_soma(folder / "manifest.json", joinids, genes)
+
+
+def test_a_pack_of_another_experiment_is_refused(atlas, sound):
+    pack_of = read_json(atlas.pack)["experiment"]
+    check_sealed(atlas.manifest, pack_of, atlas.pack)
+    with pytest.raises(IntegrityError, match="made from another experiment than"):
+        check_sealed(sound.manifest, pack_of, atlas.pack)
 
 
 def test_genes_that_the_experiment_lacks_are_an_error(sound):

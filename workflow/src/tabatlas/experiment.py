@@ -160,6 +160,19 @@ def open_experiment(manifest: Path) -> Iterator[Experiment]:
         ) from None
 
 
+def check_sealed(manifest: Path, digest: str, pack: Path) -> None:
+    """Raise `IntegrityError` unless `manifest` seals the experiment that a pack was made from.
+
+    Equal joinids of another experiment are other cells.
+    """
+    with open_experiment(manifest) as experiment:
+        if experiment.digest != digest:
+            raise IntegrityError(
+                f"{pack}: made from another experiment than {manifest} seals. Run `tabatlas pack` "
+                "and what follows again."
+            )
+
+
 def locate_store(uri: str, manifest: Path) -> str:
     """The URI of a store; a local one is relative to its manifest, so that results can move."""
     return uri if "://" in uri else str((manifest.parent / uri).resolve())

@@ -13,7 +13,7 @@ import torch
 
 from tabatlas import names
 from tabatlas.errors import ConfigError, InputError, IntegrityError
-from tabatlas.experiment import Experiment, open_experiment
+from tabatlas.experiment import Experiment, check_sealed, open_experiment
 from tabatlas.explain.attribution import (
     Attributor,
     TypeMeans,
@@ -43,6 +43,7 @@ from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.finetune.stage import CALIBRATION, LABELS, train_classifier, write_classifier
 from tabatlas.provenance import read_json, write_json
 from tabatlas.scores.baselines import LogisticBaseline
+from tabatlas.stream.layout import read_manifest
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import open_table, read_table, write_table
@@ -98,6 +99,7 @@ def attribute(
 ) -> None:
     """Write masks and importances of a sample of the test cells, and test them."""
     chosen, trained = ExplainSettings.read(settings), FinetuneSettings.read(training)
+    check_sealed(manifest, read_manifest(pack)["experiment"], pack)
     study = open_study(classifier, replicates, pack, trained)
     with open_experiment(manifest) as experiment:
         sample = choose_cells(experiment, read_table(split), study, chosen)

@@ -12,7 +12,7 @@ import torch
 
 from tabatlas import names
 from tabatlas.errors import InputError
-from tabatlas.experiment import open_experiment
+from tabatlas.experiment import check_sealed, open_experiment
 from tabatlas.finetune.calibrate import calibrate
 from tabatlas.finetune.classes import CellClass, choose_classes, repeat_classes, weigh_classes
 from tabatlas.finetune.evaluate import LOGISTIC, MAJORITY, TABNET, evaluate_methods
@@ -30,6 +30,7 @@ from tabatlas.finetune.thresholds import learn_thresholds
 from tabatlas.finetune.typical import Typicality
 from tabatlas.provenance import read_json, write_json
 from tabatlas.scores.baselines import predict_majority
+from tabatlas.stream.layout import read_manifest
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.prefetch import Reading
 from tabatlas.stream.soma import SomaSource
@@ -92,6 +93,7 @@ def run(
 ) -> None:
     """Learn cell types from labelled donors and score them on cells never seen."""
     chosen = FinetuneSettings.read(settings)
+    check_sealed(manifest, read_manifest(pack)["experiment"], pack)
     training = train_classifier(encoder, pack, chosen, checkpoints)
     cells, classes = training.cells, training.classes
     temperature, rule = calibrate_task(training.task, cells, chosen)

@@ -29,7 +29,13 @@ VAR_SCHEMA = pa.schema([(JOINID, pa.int64()), (FEATURE_ID, TEXT), (FEATURE_NAME,
 # with a capacity of 8,192 … 65,536 and any tile over cells; 125 without the shuffle, at 1.25 times
 # the size; 290-410 with DoubleDelta or BitWidthReduction; 590 with SOMA's own layout.
 CAPACITY = 32_768
-FILTERS = ["ByteShuffleFilter", {"_type": "ZstdFilter", "level": 3}]
+# The checksum is over what is stored and costs nothing that can be measured: without it a bit that
+# flips on disk reads as another gene.
+FILTERS = [
+    "ByteShuffleFilter",
+    {"_type": "ZstdFilter", "level": 3},
+    "ChecksumSHA256Filter",
+]
 
 
 def ensure_experiment(uri: str, digest: str, survey: Survey, normalized: bool) -> None:

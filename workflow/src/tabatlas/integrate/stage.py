@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from tabatlas import names
-from tabatlas.experiment import Experiment, open_experiment
+from tabatlas.experiment import Experiment, check_sealed, open_experiment
 from tabatlas.integrate.embed import read_embedding, write_embedding
 from tabatlas.integrate.evaluate import evaluate_embedding
 from tabatlas.integrate.model import CountDecoder, Embedder
@@ -20,6 +20,7 @@ from tabatlas.integrate.sample import count_left_out, sample_cells
 from tabatlas.integrate.settings import IntegrateSettings
 from tabatlas.integrate.task import ConditionalCounts
 from tabatlas.provenance import write_json
+from tabatlas.stream.layout import read_manifest
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import write_table
@@ -56,6 +57,7 @@ def run(
 ) -> None:
     """Learn an embedding without the marks of library and assay, and embed every cell."""
     chosen = IntegrateSettings.read(settings)
+    check_sealed(manifest, read_manifest(pack)["experiment"], pack)
     check_obsm(manifest, chosen)
     device = choose_device(chosen.device, chosen.threads)
     pretrained = read_model(encoder)

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from tabatlas import names
 from tabatlas.counts import read_counts
 from tabatlas.errors import ConfigError
-from tabatlas.experiment import Experiment, open_experiment
+from tabatlas.experiment import Experiment, check_sealed, open_experiment
 from tabatlas.fetch.download import verify_file
 from tabatlas.fetch.isolate import allow_seconds, call_isolated
 from tabatlas.fetch.settings import FetchSettings
@@ -32,6 +32,7 @@ from tabatlas.perturb.screens import Unit, find_atlas_units, find_file_units
 from tabatlas.perturb.settings import PerturbSettings
 from tabatlas.perturb.units import Genome, Outcome, predict_unit, prepare_genome
 from tabatlas.provenance import read_json, write_json
+from tabatlas.stream.layout import read_manifest
 from tabatlas.stream.packed import PackedSource
 from tabatlas.tables import open_table, read_table
 from tabatlas.tabnet.decoder import Decoder
@@ -103,6 +104,7 @@ def predict(
 ) -> None:
     """Audit what training saw, predict effects, score them beside baselines and a ceiling."""
     chosen = PerturbSettings.read(settings)
+    check_sealed(manifest, read_manifest(pack)["experiment"], pack)
     device = choose_device(chosen.device, chosen.threads)
     train, validation = PackedSource(pack, "train"), PackedSource(pack, "validation")
     inputs = Inputs(read_table(perturbations), read_json(proof), read_table(split), screens, facts)
