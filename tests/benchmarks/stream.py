@@ -1,0 +1,163 @@
+"""Loaders side by side, from a SOMA experiment to shuffled minibatches, as one line of JSON.
+
+    python tests/benchmarks/stream.py --folder FOLDER [--annbatch PYTHON] [--quick]
+
+Makes 100,000 synthetic cells (`--quick`: 10,000) in FOLDER with the package's own `ingest`,
+`split` and `pack`; the experiment is kept for the next run. Then every loader yields minibatches
+of 1,024 of the same training cells with their labels, whole epochs, in a process of its own that
+has no workers; the loaders take turns, because other users of the machine change the figures.
+
+`*_us` are CPU µs per cell, user and system, of all threads: the median of all epochs of `*_runs`;
+`*_wall_us` beside them. `*_entropy` is the label entropy of a minibatch as share of that of
+uniform ones of the same size. `tiledb_bare_read` reads what `soma` reads and throws it away;
+`in_memory` takes rows of one CSR matrix. `growth_1m` and `anon_memory_ratio` compare a pack of a
+million cells (`--quick`: 100,000), made directly and deleted at the end: 8 GB of disk.
+
+Peers: tiledbsoma-ml (the extra `peers`), and annbatch, which needs Python 3.12 and an environment
+of its own: envs/annbatch.txt says how to make it, `--annbatch` is its python.
+"""
+
+import argparse
+import importlib.util
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stream_data import LABELS, MINIBATCH, Atlas, make_atlas, read_train
+from workflow import print_line
+
+from tabatlas import names
+from tabatlas.provenance import read_json
+
+HERE = Path(__file__).parent
+# Epochs of a round, so that a round of any loader takes some seconds.
+EPOCHS = {
+    "packed": 5,
+    "in_memory": 5,
+    "annbatch": 3,
+    "soma": 1,
+    "tiledb_bare_read": 1,
+    "tiledbsoma_ml": 1,
+}
+ROUNDS = 3
+
+
+def main() -> None:
+    """Make the data, run every loader in turn, and print what they took."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", type=Path, required=True, help="where the data lies or is made")
+    parser.add_argument("--annbatch", help="python of an environment that has annbatch")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the cells")
+    given = parser.parse_args()
+    n_cells = 10_000 if given.quick else 100_000
+    with print_line() as found:
+        atlas = make_atlas(given.folder.resolve() / str(n_cells), n_cells)
+        found |= {"benchmark": "stream", "minibatch": MINIBATCH} | describe_atlas(atlas)
+        found |= measure_loaders(atlas, given.annbatch)
+
+
+def describe_atlas(atlas: Atlas) -> dict[str, Any]:
+    """Sizes of the atlas."""
+    about = read_json(atlas.manifest)
+    return {
+        "n_cells": about["n_obs"],
+        "n_train_cells": len(read_train(atlas)),
+        "n_genes": about["n_vars"],
+        "n_types": len(LABELS),
+        "entries_per_cell": round(about["n_entries"] / about["n_obs"]),
+    }
+
+
+def measure_loaders(atlas: Atlas, annbatch: str | None) -> dict[str, Any]:
+    """Figures of all loaders, and how many times the others' cost is ours."""
+    commands, found = plan_loaders(atlas, annbatch)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    for _ in range(ROUNDS):
+        for name, command in commands.items():
+            runs[name].append(run_script(*command, EPOCHS[name]))
+    for name, several in runs.items():
+        found |= summarize(name, several)
+    return found | compare(found)
+
+
+def plan_loaders(
+    atlas: Atlas, annbatch: str | None
+) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
+    """The command of each loader that can be run, and why the others can't."""
+    runs = HERE / "stream_runs.py"
+    commands = {name: (sys.executable, runs, name, atlas.folder) for name in EPOCHS}
+    missing = {}
+    if importlib.util.find_spec("tiledbsoma_ml") is None:
+        del commands["tiledbsoma_ml"]
+        missing["tiledbsoma_ml_us"] = "not run: install the extra `peers`"
+    if annbatch is None:
+        del commands["annbatch"]
+        missing["annbatch_us"] = "not run: no --annbatch given"
+    else:
+        script = HERE / "stream_annbatch.py"
+        collection = prepare_annbatch(annbatch, script, atlas)
+        commands["annbatch"] = (annbatch, script, "measure", collection)
+    return commands, missing
+
+
+def prepare_annbatch(python: str, script: Path, atlas: Atlas) -> Path:
+    """The training cells as annbatch's own shuffled collection."""
+    collection, cells = atlas.folder / "annbatch.zarr", atlas.folder / "train.txt"
+    if not cells.exists():
+        shutil.rmtree(collection, ignore_errors=True)
+        wanted, aside = "\n".join(read_train(atlas)[names.OBS_ID]), cells.with_suffix(".new")
+        aside.write_text(wanted)
+        sources = sorted((atlas.folder / "normalize").glob("*.h5ad"))
+        subprocess.run(
+            [python, script, "prepare", collection, aside, *sources], check=True, stdout=sys.stderr
+        )
+        aside.rename(cells)
+    return collection
+
+
+def run_script(*command: object) -> dict[str, Any]:
+    """What a script tells in its one line of JSON."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)} ended with {done.returncode}; see above.")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def summarize(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over all epochs of a loader's runs, and every epoch's CPU time."""
+    cpu_us, wall_us = (
+        [round(one, 2) for run in runs for one in run[key]] for key in ("cpu_us", "wall_us")
+    )
+    found = {
+        f"{name}_us": statistics.median(cpu_us),
+        f"{name}_wall_us": statistics.median(wall_us),
+        f"{name}_runs": cpu_us,
+    }
+    if name != "tiledb_bare_read":  # it yields no labels
+        found[f"{name}_entropy"] = round(statistics.mean(run["entropy"] for run in runs), 4)
+    return found
+
+
+def compare(found: dict[str, Any]) -> dict[str, Any]:
+    """The ratios that the bars are about, of loaders that were run."""
+    pairs = {
+        "tiledbsoma_ml_by_packed": ("tiledbsoma_ml_us", "packed_us"),
+        "annbatch_by_packed": ("annbatch_us", "packed_us"),
+        "tiledbsoma_ml_by_soma": ("tiledbsoma_ml_us", "soma_us"),
+        "soma_by_bare_read": ("soma_us", "tiledb_bare_read_us"),
+    }
+    return {
+        name: round(found[above] / found[below], 2)
+        for name, (above, below) in pairs.items()
+        if not isinstance(found[above], str)
+    }
+
+
+if __name__ == "__main__":
+    main()
