@@ -3,6 +3,7 @@
 It needs numpy alone: peers run it in environments of their own.
 """
 
+import itertools
 import json
 import resource
 import sys
@@ -30,6 +31,22 @@ def measure_epochs(epoch: Epoch, n_epochs: int) -> dict[str, object]:
         wall_us.append(1e6 * wall / n_cells)
         entropy.append(compare_entropy(label_n))
     return {"cpu_us": cpu_us, "wall_us": wall_us, "entropy": float(np.mean(entropy))}
+
+
+def measure_memory(epoch: Epoch, n_minibatches: int) -> dict[str, float]:
+    """Anonymous memory in MB before some minibatches were read, and at most while they are."""
+    before = peak = anonymous_mb()
+    epochs = itertools.chain.from_iterable(map(epoch, itertools.count()))
+    for _ in itertools.islice(epochs, n_minibatches):
+        peak = max(peak, anonymous_mb())
+    return {"before_mb": before, "peak_mb": peak}
+
+
+def anonymous_mb() -> float:
+    """Anonymous memory of this process: mapped pages of files do not count."""
+    with open("/proc/self/status") as file:
+        (line,) = (one for one in file if one.startswith("RssAnon"))
+    return int(line.split()[1]) / 1e3
 
 
 def cpu_seconds() -> float:

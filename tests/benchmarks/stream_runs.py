@@ -1,11 +1,13 @@
 """One loader of stream.py, in a process of its own.
 
-python stream_runs.py LOADER ATLAS N_EPOCHS
+python stream_runs.py time|profile LOADER ATLAS N_EPOCHS
+python stream_runs.py memory LOADER ATLAS N_MINIBATCHES
 
 prints a line of JSON. Every loader yields minibatches of the training cells with their labels, as
 compressed rows. Opening is not timed, and the first epoch warms up.
 """
 
+import collections
 import contextlib
 import sys
 from collections.abc import Iterator
@@ -17,20 +19,35 @@ import pandas as pd
 import scipy.sparse as sp
 import tiledbsoma
 from stream_data import LABELS, MINIBATCH, Atlas, read_joinids, read_train
-from stream_measure import Epoch, answer, measure_epochs
+from stream_measure import Epoch, answer, measure_epochs, measure_memory
+from stream_profile import sample_lines
+from tiledbsoma import SOMATileDBContext
 
 from tabatlas import names
-from tabatlas.experiment import Experiment, open_experiment
+from tabatlas.experiment import locate_store, open_experiment
+from tabatlas.provenance import read_json
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.order import Order
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import PLAN, SomaSource
 
+# Its fastest of 4 MiB, 64 MiB and SOMA's default of 1 GiB.
+PEER_BUFFERS = {"soma.init_buffer_bytes": 64 * 2**20}
 
-def main(loader: str, folder: str, n_epochs: str) -> None:
-    """Run a loader over some epochs and tell what they took."""
+
+def main(task: str, loader: str, folder: str, number: str) -> None:
+    """Do one task with one loader and tell what was found."""
     with LOADERS[loader](Atlas(Path(folder))) as epoch:
-        answer(measure_epochs(epoch, int(n_epochs)))
+        answer(TASKS[task](epoch, int(number)))
+
+
+def profile_epochs(epoch: Epoch, n_epochs: int) -> dict[str, float]:
+    """Where the time of some epochs goes, after one that warms up."""
+    collections.deque(epoch(0), maxlen=0)
+    with sample_lines() as shares:
+        for number in range(1, n_epochs + 1):
+            collections.deque(epoch(number), maxlen=0)
+    return shares
 
 
 def take_labels(minibatches: Iterator[Minibatch]) -> Iterator[np.ndarray]:
@@ -69,16 +86,11 @@ def open_bare(atlas: Atlas) -> Iterator[Epoch]:
             epoch = order.draw(number)
             for buffer in range(epoch.n_buffers):
                 rows = np.sort(epoch.read_buffer(buffer))
-                for _ in open_raw(experiment).read(coords=(joinids[rows],)).tables():
+                for _ in experiment.counts.read(coords=(joinids[rows],)).tables():
                     pass
-                yield np.zeros(len(rows), dtype=np.int64)
+                yield rows
 
         yield read_epoch
-
-
-def open_raw(experiment: Experiment) -> tiledbsoma.SparseNDArray:
-    """X["raw"]."""
-    return experiment.soma.ms[names.MEASUREMENT].X[names.RAW_LAYER]
 
 
 @contextlib.contextmanager
@@ -107,16 +119,19 @@ def open_memory(atlas: Atlas) -> Iterator[Epoch]:
 def open_tiledbsoma_ml(atlas: Atlas) -> Iterator[Epoch]:
     """The loader of TileDB and CZI on the same experiment.
 
-    Its shuffle with the defaults (chunks of 64 cells, 65,536 of them at once, the next ones read
+    Its shuffle with the defaults (chunks of 64 cells, 65,536 cells at once, the next ones read
     ahead in a thread), sparse rows, no workers: those would cost a process each and mix less.
     """
     from tiledbsoma_ml import ExperimentDataset, experiment_dataloader
 
+    about = read_json(atlas.manifest)
+    uri = locate_store(about["uri"], atlas.manifest)
+    context = SOMATileDBContext(timestamp=about["timestamp"], tiledb_config=PEER_BUFFERS)
     chosen = tiledbsoma.AxisQuery(coords=(read_joinids(atlas),))
     options = {"obs_column_names": [names.CELL_TYPE], "batch_size": MINIBATCH}
     with (
-        open_experiment(atlas.manifest) as experiment,
-        experiment.soma.axis_query(names.MEASUREMENT, obs_query=chosen) as query,
+        tiledbsoma.Experiment.open(uri, context=context) as experiment,
+        experiment.axis_query(names.MEASUREMENT, obs_query=chosen) as query,
     ):
 
         def read_epoch(number: int) -> Iterator[np.ndarray]:
@@ -130,6 +145,7 @@ def open_tiledbsoma_ml(atlas: Atlas) -> Iterator[Epoch]:
         yield read_epoch
 
 
+TASKS = {"time": measure_epochs, "memory": measure_memory, "profile": profile_epochs}
 LOADERS = {
     "packed": open_packed,
     "soma": open_soma,
