@@ -24,17 +24,28 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ingest_speed import (
+    count_cells,
+    measure_append,
+    measure_from_h5ad,
+    measure_two_writers,
+    per_cell,
+    run_apart,
+)
 from stream_data import LABELS, MINIBATCH, Atlas, make_atlas, read_train
+from stream_large import write_large_pack
 from workflow import print_line
 
 from tabatlas import names
 from tabatlas.provenance import read_json
 
 HERE = Path(__file__).parent
+RUNS = HERE / "stream_runs.py"
 # Epochs of a round, so that a round of any loader takes some seconds.
 EPOCHS = {
     "packed": 5,
@@ -45,6 +56,7 @@ EPOCHS = {
     "tiledbsoma_ml": 1,
 }
 ROUNDS = 3
+N_STREAMED = 300  # minibatches that are watched for memory
 
 
 def main() -> None:
@@ -58,7 +70,12 @@ def main() -> None:
     with print_line() as found:
         atlas = make_atlas(given.folder.resolve() / str(n_cells), n_cells)
         found |= {"benchmark": "stream", "minibatch": MINIBATCH} | describe_atlas(atlas)
+        found |= measure_ingest(atlas)
+        found |= measure_pack(atlas)
         found |= measure_loaders(atlas, given.annbatch)
+        for name in ("packed", "soma"):
+            found[f"{name}_profile"] = run_loader("profile", name, atlas, 3)
+        found |= measure_growth(atlas, 10 * n_cells)
 
 
 def describe_atlas(atlas: Atlas) -> dict[str, Any]:
@@ -70,6 +87,54 @@ def describe_atlas(atlas: Atlas) -> dict[str, Any]:
         "n_genes": about["n_vars"],
         "n_types": len(LABELS),
         "entries_per_cell": round(about["n_entries"] / about["n_obs"]),
+    }
+
+
+def list_sources(atlas: Atlas) -> list[Path]:
+    """Normalized h5ads."""
+    return sorted((atlas.folder / "normalize").glob("*.h5ad"))
+
+
+def measure_ingest(atlas: Atlas) -> dict[str, float]:
+    """Ingest of a quarter of the cells, beside SOMA's own, and two writers at once."""
+    sources = list_sources(atlas)[-2:]
+    with tempfile.TemporaryDirectory(dir=atlas.folder) as name:
+        folder = Path(name)
+        found = measure_append(folder / "append", sources[0])
+        found |= measure_from_h5ad(folder / "from_h5ad", sources[0])
+        found |= measure_two_writers(folder / "writers", sources)
+    return {key: round(value, 2) for key, value in found.items()}
+
+
+def measure_pack(atlas: Atlas) -> dict[str, float]:
+    """Pack all cells anew."""
+    shutil.rmtree(atlas.pack.parent, ignore_errors=True)
+    n_cells = count_cells(list_sources(atlas))
+    spent = run_apart(atlas.run_pack)
+    found = {name: round(value, 2) for name, value in per_cell("pack", spent, n_cells).items()}
+    return found | {"pack_cells_per_cpu_s": round(n_cells / spent.cpu)}
+
+
+def measure_growth(atlas: Atlas, n_cells: int) -> dict[str, Any]:
+    """Cost per cell and anonymous memory of the pack, and of one of ten times the cells."""
+    with tempfile.TemporaryDirectory(dir=atlas.folder) as name:
+        large = Atlas(Path(name))
+        write_large_pack(atlas, large, n_cells)
+        cost: dict[Atlas, list[float]] = {atlas: [], large: []}
+        for _ in range(ROUNDS):
+            cost[atlas] += run_loader("time", "packed", atlas, EPOCHS["packed"])["cpu_us"]
+            cost[large] += run_loader("time", "packed", large, 1)["cpu_us"]
+        memory = [run_loader("memory", "packed", one, N_STREAMED) for one in (atlas, large)]
+    small_us, large_us = (statistics.median(one) for one in cost.values())
+    peak, before = ([one[key] for one in memory] for key in ("peak_mb", "before_mb"))
+    return {
+        "large_cells": n_cells,
+        "large_packed_us": round(large_us, 2),
+        "large_packed_runs": [round(one, 2) for one in cost[large]],
+        "growth_1m": round(large_us / small_us, 3),
+        "anon_memory_mb": peak,
+        "anon_memory_before_mb": before,
+        "anon_memory_ratio": round(peak[1] / peak[0], 3),
     }
 
 
@@ -89,8 +154,7 @@ def plan_loaders(
     atlas: Atlas, annbatch: str | None
 ) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
     """The command of each loader that can be run, and why the others can't."""
-    runs = HERE / "stream_runs.py"
-    commands = {name: (sys.executable, runs, name, atlas.folder) for name in EPOCHS}
+    commands = {name: (sys.executable, RUNS, "time", name, atlas.folder) for name in EPOCHS}
     missing = {}
     if importlib.util.find_spec("tiledbsoma_ml") is None:
         del commands["tiledbsoma_ml"]
@@ -112,12 +176,15 @@ def prepare_annbatch(python: str, script: Path, atlas: Atlas) -> Path:
         shutil.rmtree(collection, ignore_errors=True)
         wanted, aside = "\n".join(read_train(atlas)[names.OBS_ID]), cells.with_suffix(".new")
         aside.write_text(wanted)
-        sources = sorted((atlas.folder / "normalize").glob("*.h5ad"))
-        subprocess.run(
-            [python, script, "prepare", collection, aside, *sources], check=True, stdout=sys.stderr
-        )
+        command = [python, script, "prepare", collection, aside, *list_sources(atlas)]
+        subprocess.run(command, check=True, stdout=sys.stderr)
         aside.rename(cells)
     return collection
+
+
+def run_loader(task: str, name: str, atlas: Atlas, number: int) -> dict[str, Any]:
+    """What one of the loaders of stream_runs.py tells of a task."""
+    return run_script(sys.executable, RUNS, task, name, atlas.folder, number)
 
 
 def run_script(*command: object) -> dict[str, Any]:
