@@ -37,7 +37,7 @@ from ingest_speed import (
     per_cell,
     run_apart,
 )
-from stream_data import LABELS, MINIBATCH, Atlas, make_atlas, read_train
+from stream_data import LABELS, MINIBATCH, Atlas, list_sources, make_atlas, read_train
 from stream_large import write_large_pack
 from workflow import print_line
 
@@ -88,11 +88,6 @@ def describe_atlas(atlas: Atlas) -> dict[str, Any]:
         "n_types": len(LABELS),
         "entries_per_cell": round(about["n_entries"] / about["n_obs"]),
     }
-
-
-def list_sources(atlas: Atlas) -> list[Path]:
-    """Normalized h5ads."""
-    return sorted((atlas.folder / "normalize").glob("*.h5ad"))
 
 
 def measure_ingest(atlas: Atlas) -> dict[str, float]:

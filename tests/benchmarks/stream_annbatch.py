@@ -4,8 +4,8 @@
     python stream_annbatch.py measure COLLECTION.zarr N_EPOCHS
 
 As its documentation has it: a collection of shuffled zarr shards (its defaults: 64 cells per
-chunk, lz4), zarrs as the codec pipeline, of obs only the label, and the loader's own threads. Its
-default chunks of 512 cells, 32 of them at once, were its fastest of four (see log.md).
+chunk, lz4), zarrs as the codec pipeline, of obs only the label, and the loader's own threads. Of
+its buffers of 64 … 2,048 cells at once none was faster than its default, 32 times 512.
 """
 
 import sys

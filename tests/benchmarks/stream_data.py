@@ -48,6 +48,11 @@ def make_atlas(folder: Path, n_cells: int) -> Atlas:
     return atlas
 
 
+def list_sources(atlas: Atlas) -> list[Path]:
+    """Normalized h5ads, in the order of their cells."""
+    return sorted((atlas.folder / "normalize").glob("*.h5ad"))
+
+
 def read_train(atlas: Atlas) -> pd.DataFrame:
     """`soma_joinid` and `obs_id` of the training cells."""
     cells = read_table(atlas.cells, [names.JOINID, names.OBS_ID, names.SPLIT])

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from stream_data import LABELS, Atlas, draw_counts, list_genes
-from tabatlas.stream.gather import sum_rows
 
 from tabatlas import names
 from tabatlas.pack.shards import write_columns, write_shard
 from tabatlas.provenance import digest_files, read_json, write_json
 from tabatlas.stream import layout
+from tabatlas.stream.gather import sum_rows
 
 TRAIN = names.PARTS[0]
 
@@ -22,7 +22,7 @@ def write_large_pack(small: Atlas, large: Atlas, n_cells: int) -> None:
     """
     about = read_json(small.pack)
     model, folder = small.pack.parent / about["folder"], large.pack.with_name("shards")
-    assert np.array_equal(np.load(model / layout.PRESENCE).shape[1:], [len(list_genes())])
+    assert np.load(model / layout.PRESENCE).shape[1] == len(list_genes())
     (folder / TRAIN).mkdir(parents=True)
     for name in (layout.GENES, layout.PRESENCE, layout.LEVELS):
         shutil.copy(model / name, folder / name)
@@ -35,7 +35,7 @@ def write_large_pack(small: Atlas, large: Atlas, n_cells: int) -> None:
         name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
         for name, digest in digest_files(folder).items()
     }
-    write_json(about | {"folder": folder.name}, large.pack)
+    write_json(layout.seal(about) | {"folder": folder.name}, large.pack)
 
 
 def write_shards(folder: Path, n_cells: int, shard_cells: int) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import tiledbsoma
-from stream_data import LABELS, MINIBATCH, Atlas, read_joinids, read_train
+from stream_data import LABELS, MINIBATCH, Atlas, list_sources, read_joinids, read_train
 from stream_measure import Epoch, answer, measure_epochs, measure_memory
 from stream_profile import sample_lines
 from tiledbsoma import SOMATileDBContext
@@ -96,8 +96,7 @@ def open_bare(atlas: Atlas) -> Iterator[Epoch]:
 @contextlib.contextmanager
 def open_memory(atlas: Atlas) -> Iterator[Epoch]:
     """Random rows of one CSR matrix in memory: what no loader from a disk can do."""
-    sources = sorted((atlas.folder / "normalize").glob("*.h5ad"))
-    kept = [ad.read_h5ad(path) for path in sources]
+    kept = [ad.read_h5ad(path) for path in list_sources(atlas)]
     train = set(read_train(atlas)[names.OBS_ID])
     kept = [one[one.obs_names.isin(train)] for one in kept]
     counts = sp.vstack([one.X for one in kept], format="csr")
