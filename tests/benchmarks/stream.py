@@ -18,7 +18,6 @@ of its own: envs/annbatch.txt says how to make it, `--annbatch` is its python.
 """
 
 import argparse
-import importlib.util
 import json
 import shutil
 import statistics
@@ -55,8 +54,13 @@ EPOCHS = {
     "tiledb_bare_read": 1,
     "tiledbsoma_ml": 1,
 }
+PEERS = ("annbatch", "tiledbsoma_ml")  # what cannot be built or run is told, and no more
 ROUNDS = 3
 N_STREAMED = 300  # minibatches that are watched for memory
+
+
+class NotRun(Exception):
+    """Why a loader was not run."""
 
 
 def main() -> None:
@@ -135,46 +139,44 @@ def measure_growth(atlas: Atlas, n_cells: int) -> dict[str, Any]:
 
 def measure_loaders(atlas: Atlas, annbatch: str | None) -> dict[str, Any]:
     """Figures of all loaders, and how many times the others' cost is ours."""
-    commands, found = plan_loaders(atlas, annbatch)
+    commands = {name: (sys.executable, RUNS, "time", name, atlas.folder) for name in EPOCHS}
+    missing = {}
+    try:
+        commands["annbatch"] = prepare_annbatch(annbatch, atlas)
+    except NotRun as reason:
+        missing["annbatch"] = reason
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
     for _ in range(ROUNDS):
         for name, command in commands.items():
-            runs[name].append(run_script(*command, EPOCHS[name]))
-    for name, several in runs.items():
-        found |= summarize(name, several)
+            try:
+                if name not in missing:
+                    runs[name].append(run_script(*command, EPOCHS[name]))
+            except NotRun as reason:
+                if name not in PEERS:
+                    raise
+                missing[name] = reason
+    found = {f"{name}_us": f"not run: {reason}" for name, reason in missing.items()}
+    for name in commands.keys() - missing:
+        found |= summarize(name, runs[name])
     return found | compare(found)
 
 
-def plan_loaders(
-    atlas: Atlas, annbatch: str | None
-) -> tuple[dict[str, Sequence[object]], dict[str, str]]:
-    """The command of each loader that can be run, and why the others can't."""
-    commands = {name: (sys.executable, RUNS, "time", name, atlas.folder) for name in EPOCHS}
-    missing = {}
-    if importlib.util.find_spec("tiledbsoma_ml") is None:
-        del commands["tiledbsoma_ml"]
-        missing["tiledbsoma_ml_us"] = "not run: install the extra `peers`"
-    if annbatch is None:
-        del commands["annbatch"]
-        missing["annbatch_us"] = "not run: no --annbatch given"
-    else:
-        script = HERE / "stream_annbatch.py"
-        collection = prepare_annbatch(annbatch, script, atlas)
-        commands["annbatch"] = (annbatch, script, "measure", collection)
-    return commands, missing
+def prepare_annbatch(python: str | None, atlas: Atlas) -> tuple[object, ...]:
+    """The command that measures annbatch, on the training cells as its own shuffled collection.
 
-
-def prepare_annbatch(python: str, script: Path, atlas: Atlas) -> Path:
-    """The training cells as annbatch's own shuffled collection."""
+    Raises `NotRun`.
+    """
+    if python is None:
+        raise NotRun("no --annbatch given")
+    script = HERE / "stream_annbatch.py"
     collection, cells = atlas.folder / "annbatch.zarr", atlas.folder / "train.txt"
     if not cells.exists():
         shutil.rmtree(collection, ignore_errors=True)
-        wanted, aside = "\n".join(read_train(atlas)[names.OBS_ID]), cells.with_suffix(".new")
-        aside.write_text(wanted)
-        command = [python, script, "prepare", collection, aside, *list_sources(atlas)]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        aside = cells.with_suffix(".new")
+        aside.write_text("\n".join(read_train(atlas)[names.OBS_ID]))
+        run_script(python, script, "prepare", collection, aside, *list_sources(atlas))
         aside.rename(cells)
-    return collection
+    return python, script, "measure", collection
 
 
 def run_loader(task: str, name: str, atlas: Atlas, number: int) -> dict[str, Any]:
@@ -183,11 +185,12 @@ def run_loader(task: str, name: str, atlas: Atlas, number: int) -> dict[str, Any
 
 
 def run_script(*command: object) -> dict[str, Any]:
-    """What a script tells in its one line of JSON."""
-    words = [str(word) for word in command]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    """What a script tells in its one line of JSON. Raises `NotRun` where it fails."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    sys.stderr.write(done.stderr)
     if done.returncode:
-        sys.exit(f"{' '.join(words)} ended with {done.returncode}; see above.")
+        last = done.stderr.splitlines()[-1:] or [f"ended with {done.returncode}"]
+        raise NotRun(f"{Path(str(command[1])).name} {command[2]}: {last[0]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

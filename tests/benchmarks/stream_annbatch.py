@@ -32,6 +32,7 @@ def prepare(collection, cells, *sources):
 
     rng = np.random.default_rng(0)
     DatasetCollection(collection).add_adatas(list(sources), load_adata=load_adata, rng=rng)
+    answer({"n_cells": len(wanted)})
 
 
 def load_labelled(group):
