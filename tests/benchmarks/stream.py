@@ -36,6 +36,7 @@ from ingest_speed import (
     per_cell,
     run_apart,
 )
+import torch
 from stream_data import LABELS, MINIBATCH, Atlas, list_sources, make_atlas, read_train
 from stream_large import write_large_pack
 from workflow import print_line
@@ -79,6 +80,7 @@ def main() -> None:
         found |= measure_loaders(atlas, given.annbatch)
         for name in ("packed", "soma"):
             found[f"{name}_profile"] = run_loader("profile", name, atlas, 3)
+        found |= measure_gpu(atlas)
         found |= measure_growth(atlas, 10 * n_cells)
 
 
@@ -112,6 +114,14 @@ def measure_pack(atlas: Atlas) -> dict[str, float]:
     spent = run_apart(atlas.run_pack)
     found = {name: round(value, 2) for name, value in per_cell("pack", spent, n_cells).items()}
     return found | {"pack_cells_per_cpu_s": round(n_cells / spent.cpu)}
+
+
+def measure_gpu(atlas: Atlas) -> dict[str, Any]:
+    """Cells a second on a GPU, dense and normalized there."""
+    if not torch.cuda.is_available():
+        return {"gpu_cells_per_s": "not run: no GPU here"}
+    run = run_loader("time", "packed_gpu", atlas, EPOCHS["packed"])
+    return {"gpu_cells_per_s": round(1e6 / statistics.median(run["wall_us"]))}
 
 
 def measure_growth(atlas: Atlas, n_cells: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import tiledbsoma
+import torch
 from stream_data import LABELS, MINIBATCH, Atlas, list_sources, read_joinids, read_train
 from stream_measure import Epoch, answer, measure_epochs, measure_memory
 from stream_profile import sample_lines
@@ -29,6 +30,7 @@ from tabatlas.provenance import read_json
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.order import Order
 from tabatlas.stream.packed import PackedSource
+from tabatlas.stream.prefetch import Reading
 from tabatlas.stream.soma import PLAN, SomaSource
 
 # Its fastest of 4 MiB, 64 MiB and SOMA's default of 1 GiB.
@@ -63,6 +65,23 @@ def open_packed(atlas: Atlas) -> Iterator[Epoch]:
     source = PackedSource(atlas.pack, names.PARTS[0], labels=LABELS)
     order = source.order(MINIBATCH, seed=0)
     yield lambda epoch: take_labels(source.shuffle(order, epoch))
+
+
+@contextlib.contextmanager
+def open_packed_gpu(atlas: Atlas) -> Iterator[Epoch]:
+    """The pack, copied to a GPU, made dense and normalized there."""
+    device = torch.device("cuda")
+    reading = Reading(threads=4, pinned=True)
+    source = PackedSource(atlas.pack, names.PARTS[0], labels=LABELS, reading=reading)
+    order = source.order(MINIBATCH, seed=0)
+
+    def read_epoch(number: int) -> Iterator[np.ndarray]:
+        for one in source.shuffle(order, number):
+            there = one.to(device)
+            there.densify(source.n_genes)
+            yield there.label.cpu().numpy()  # waits for all that is before it
+
+    yield read_epoch
 
 
 @contextlib.contextmanager
@@ -147,6 +166,7 @@ def open_tiledbsoma_ml(atlas: Atlas) -> Iterator[Epoch]:
 TASKS = {"time": measure_epochs, "memory": measure_memory, "profile": profile_epochs}
 LOADERS = {
     "packed": open_packed,
+    "packed_gpu": open_packed_gpu,
     "soma": open_soma,
     "tiledb_bare_read": open_bare,
     "in_memory": open_memory,
