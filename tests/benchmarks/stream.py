@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ingest_speed import (
     count_cells,
     measure_append,
@@ -36,7 +37,6 @@ from ingest_speed import (
     per_cell,
     run_apart,
 )
-import torch
 from stream_data import LABELS, MINIBATCH, Atlas, list_sources, make_atlas, read_train
 from stream_large import write_large_pack
 from workflow import print_line

@@ -11,6 +11,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from synthetic import IngestRun, make_experiment, make_normalized
 from tabatlas import names
@@ -18,6 +19,7 @@ from tabatlas.errors import InputError
 from tabatlas.experiment import open_experiment
 from tabatlas.ingest.context import share_context
 from tabatlas.provenance import read_json
+from tabatlas.stream.soma import SomaSource
 
 SERVE = """
 import sys
@@ -77,7 +79,13 @@ def test_an_experiment_on_s3_is_the_one_on_disk(store, sources, tmp_path):
     with open_experiment(manifest) as experiment:
         joinids = experiment.read_obs([])[names.JOINID].to_numpy()
         stored = experiment.read_counts(joinids)
+        source = SomaSource(experiment, joinids, experiment.read_var()[names.FEATURE_ID])
+        minibatches = list(source.shuffle(source.order(16, seed=0), 0))
     np.testing.assert_array_equal(stored.toarray(), written.toarray())
+    rows = torch.cat([one.joinid for one in minibatches]).numpy()
+    assert sorted(rows) == joinids.tolist()
+    streamed = sp.vstack([one.to_csr(written.shape[1]) for one in minibatches])
+    np.testing.assert_array_equal(streamed.toarray(), written[rows].toarray())
 
 
 def test_a_repeat_on_s3_keeps_what_is_there(store, sources, tmp_path):
