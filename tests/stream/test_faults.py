@@ -45,6 +45,14 @@ def packs(tmp_path_factory) -> dict[int, Atlas]:
 # A shard on disk.
 
 
+def test_counts_are_packed_as_they_are(tmp_path):
+    """Beyond 2²⁴ a float32 holds every second whole number."""
+    largest = (1 << 24) + 1
+    atlas = make_gappy(tmp_path, make_counts_up_to(largest))
+    atlas.run_pack()
+    assert PackedSource(atlas.pack, "train").map_shard(0)[1].max() == largest
+
+
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_every_flipped_byte_of_a_shard_is_refused(packs, width):
     source = PackedSource(packs[width].pack, "train")

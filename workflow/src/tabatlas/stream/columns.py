@@ -97,9 +97,9 @@ def encode_cells(table: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, 
         if table[name].dtype.kind in "iufb":
             columns[name] = table[name].to_numpy(np.int64 if name in WHOLE else np.float32)
             continue
-        coded = pd.Categorical(table[name].astype(str))
-        levels[name] = coded.categories.to_list()
-        columns[name] = coded.codes.astype(np.min_scalar_type(len(levels[name])))
+        coded = table[name].astype("category").cat.remove_unused_categories().cat
+        levels[name] = coded.categories.astype(str).to_list()
+        columns[name] = coded.codes.to_numpy().astype(np.min_scalar_type(len(levels[name])))
     return columns, levels
 
 

@@ -86,7 +86,7 @@ class EntryReader:
         total_n = np.asarray(counts.sum(axis=1, dtype=np.int64)).ravel()
         place = self.place_of_gene[counts.indices]
         pointers = np.concatenate([[0], np.cumsum(place >= 0)])[counts.indptr]
-        gene, count = place[place >= 0], counts.data[place >= 0].astype(np.float32)
+        gene, count = place[place >= 0], counts.data[place >= 0]
         return Held(joinid_n, pointers[:-1], np.diff(pointers), gene, count), total_n
 
 
@@ -100,7 +100,7 @@ class Room:
     @classmethod
     def make(cls, n_entries: int) -> Self:
         """Room for so many entries."""
-        return cls(np.empty(n_entries, np.int32), np.empty(n_entries, np.float32))
+        return cls(np.empty(n_entries, np.int32), np.empty(n_entries, np.int32))
 
     def reserve(self, filled: int, n_more: int) -> tuple[np.ndarray, np.ndarray]:
         """The arrays with room for more entries after those that are filled."""
