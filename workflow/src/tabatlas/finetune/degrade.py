@@ -46,7 +46,7 @@ def permute_genes(minibatch: Minibatch, presence_mg: Tensor, rng: np.random.Gene
         rng.permutation(np.flatnonzero(measured_g))[:length]
         for measured_g, length in zip(measured_ng, lengths_n, strict=True)
     ]
-    return replace(minibatch, gene=torch.from_numpy(np.concatenate(genes).astype(np.int32)))
+    return replace(minibatch, gene=torch.from_numpy(np.concatenate(genes)).to(minibatch.gene.dtype))
 
 
 def pool_cells(minibatch: Minibatch, n_genes: int) -> np.ndarray:
@@ -70,7 +70,7 @@ def draw_droplets(
     return replace(
         minibatch,
         indptr=torch.from_numpy(drawn.indptr.astype(np.int64)),
-        gene=torch.from_numpy(drawn.indices.astype(np.int32)),
+        gene=torch.from_numpy(drawn.indices).to(minibatch.gene.dtype),
         count=torch.from_numpy(drawn.data.astype(np.float32)),
         total_n=torch.from_numpy(total_n.astype(np.int64)),
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from tabatlas.errors import IntegrityError
 from tabatlas.stream.gather import DAMAGED, IN_PIECES, take_entries
+from tabatlas.stream.minibatch import choose_gene_type
 
 if TYPE_CHECKING:  # a pack is read, and written, where there is no TileDB
     from tabatlas.experiment import Experiment
@@ -33,7 +34,8 @@ class EntryReader:
 
     def __init__(self, experiment: "Experiment", positions: np.ndarray) -> None:
         self.experiment = experiment
-        self.place_of_gene = np.full(experiment.counts.shape[1], -1, dtype=np.int32)
+        kind = choose_gene_type(len(positions))
+        self.place_of_gene = np.full(experiment.counts.shape[1], -1, dtype=kind)
         self.place_of_gene[positions] = np.arange(len(positions))
         self.rooms: deque[Room] = deque()
 
@@ -78,7 +80,8 @@ class EntryReader:
         if self.rooms:
             return self.rooms.popleft()
         # Pages that nobody writes to take no memory.
-        return Room.make(int(1.5 * n_cells * self.experiment.mean_entries))
+        n_entries = int(1.5 * n_cells * self.experiment.mean_entries)
+        return Room.make(n_entries, self.place_of_gene.dtype)
 
     def sort(self, joinid_n: np.ndarray) -> tuple[Held, np.ndarray]:
         """As `take`, for rows that were written in several pieces."""
@@ -98,14 +101,14 @@ class Room:
     count: np.ndarray
 
     @classmethod
-    def make(cls, n_entries: int) -> Self:
+    def make(cls, n_entries: int, gene_type: np.dtype) -> Self:
         """Room for so many entries."""
-        return cls(np.empty(n_entries, np.int32), np.empty(n_entries, np.int32))
+        return cls(np.empty(n_entries, gene_type), np.empty(n_entries, np.int32))
 
     def reserve(self, filled: int, n_more: int) -> tuple[np.ndarray, np.ndarray]:
         """The arrays with room for more entries after those that are filled."""
         if filled + n_more > len(self.gene):
-            larger = Room.make((filled + n_more) * 5 // 4)
+            larger = Room.make((filled + n_more) * 5 // 4, self.gene.dtype)
             larger.gene[:filled], larger.count[:filled] = self.gene[:filled], self.count[:filled]
             self.gene, self.count = larger.gene, larger.count
         return self.gene, self.count

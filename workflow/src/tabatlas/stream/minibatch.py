@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 TARGET_SUM = 1e4
-ENTRY_BYTES = 8  # int32 gene and float32 count
+ENTRY_BYTES = 8  # int32 gene and float32 count; 6 where genes are int16
 
 
 @dataclass(frozen=True)
 class Minibatch:
     """n cells in compressed rows. All tensors lie on one device.
 
-    `indptr` (n + 1,) int64, `gene` (entries,) int32 and `count` (entries,) float32 hold the counts;
+    `indptr` (n + 1,) int64, `gene` (entries,) int16 or int32 and `count` (entries,) float32 hold the counts;
     `total_n` (n,) is the sum over all atlas genes, also of those that were not loaded;
     `dataset` (n,) is the row of the presence matrix; `label` (n,) the class, −1 where unlabelled;
     `level` (n, k) and `number` (n, j) are the covariates that the source was asked for, a level 0
@@ -71,6 +71,14 @@ class Minibatch:
         return sp.csr_matrix(arrays, shape=(len(self), n_genes))
 
 
+def choose_gene_type(n_genes: int) -> type[np.signedinteger]:
+    """The smaller type that holds every gene's place: what a minibatch costs is its bytes.
+
+    Signed, for torch has few operations for uint16.
+    """
+    return np.int16 if n_genes <= 1 << 15 else np.int32
+
+
 class Memory:
     """Arrays that are used again when no tensor holds them any more.
 
@@ -78,8 +86,9 @@ class Memory:
     for it: as much work as all the rest of a minibatch.
     """
 
-    def __init__(self) -> None:
-        self.free: dict[type, deque[np.ndarray]] = {np.int32: deque(), np.float32: deque()}
+    def __init__(self, n_genes: int) -> None:
+        self.kinds = (choose_gene_type(n_genes), np.float32)
+        self.free: dict[type, deque[np.ndarray]] = {kind: deque() for kind in self.kinds}
 
     def take(self, n_entries: int, kind: type) -> Tensor:
         """A tensor (n_entries,) of any content."""
@@ -95,5 +104,5 @@ class Memory:
     def make_rows(self, length_n: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
         """Row pointers (n + 1,) of rows of these lengths, and room for their genes and counts."""
         indptr = np.concatenate([[0], np.cumsum(length_n)])
-        gene, count = (self.take(int(indptr[-1]), kind) for kind in (np.int32, np.float32))
+        gene, count = (self.take(int(indptr[-1]), kind) for kind in self.kinds)
         return indptr, gene, count

@@ -88,7 +88,7 @@ class PackedSource(Source):
         """`read` of each of the wanted rows, ahead of its use."""
         n_entries = self.rows[layout.INDPTR][-1] / max(1, len(self))
         n_ahead = self.reading.count_ahead("minibatches", batch_size * n_entries * ENTRY_BYTES)
-        memory = Memory()
+        memory = Memory(self.n_genes)
         return read_ahead(
             lambda rows: self.deliver(self.read(rows, memory)),
             wanted,
@@ -104,7 +104,7 @@ class PackedSource(Source):
         """
         pointers, check = self.rows[layout.INDPTR], self.rows[layout.CHECK]
         begin = pointers[rows]
-        indptr, gene, count = (memory or Memory()).make_rows(pointers[rows + 1] - begin)
+        indptr, gene, count = (memory or Memory(self.n_genes)).make_rows(pointers[rows + 1] - begin)
         copy = partial(copy_rows, indptr, check[rows], gene.numpy(), count.numpy())
         for number, place in group_rows(rows // self.shard_cells):
             self.watch.prove(layout.name_shard(self.part, number))

@@ -9,7 +9,7 @@ import torch
 
 from tabatlas import names
 from tabatlas.stream.columns import Covariate
-from tabatlas.stream.minibatch import Minibatch
+from tabatlas.stream.minibatch import Minibatch, choose_gene_type
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class QuerySource:
         number_nj[:, [name == names.TOTAL_N for name in self.numbers]] = total_n[:, None]
         return Minibatch(
             indptr=torch.from_numpy(own.indptr.astype(np.int64)),
-            gene=torch.from_numpy(own.indices.astype(np.int32)),
+            gene=torch.from_numpy(own.indices.astype(choose_gene_type(own.shape[1]))),
             count=torch.from_numpy(own.data.astype(np.float32)),
             total_n=torch.from_numpy(total_n),
             dataset=torch.zeros(n_cells, dtype=torch.int64),

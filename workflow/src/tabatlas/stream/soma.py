@@ -51,6 +51,7 @@ class SomaSource(Source):
         positions = find_genes(experiment.read_var()[names.FEATURE_ID], genes)
         self.presence = torch.from_numpy(experiment.read_presence()[:, positions])
         self.reader = EntryReader(experiment, positions)
+        self.n_genes = len(positions)
 
     def iterate(self, batch_size: int) -> Iterator[Minibatch]:
         """All cells, in stored order."""
@@ -58,7 +59,7 @@ class SomaSource(Source):
         fitting = self.reading.bytes // (4 * int(self.experiment.mean_entries * ENTRY_BYTES) + 1)
         size = max(1, min(AT_ONCE, fitting) // batch_size) * batch_size
         stops = range(size, len(self) + size, size)
-        memory = Memory()
+        memory = Memory(self.n_genes)
         windows = [np.arange(stop - size, min(stop, len(self))) for stop in stops]
         for rows, held in zip(windows, self.load_all(windows, size), strict=True):
             for start in range(0, len(rows), batch_size):
@@ -74,7 +75,7 @@ class SomaSource(Source):
         coming = range(begin, drawn.n_buffers)
         loaded = self.load_all(map(drawn.read_buffer, coming), order.plan.buffer_cells)
         held: dict[int, Held] = {}
-        memory = Memory()
+        memory = Memory(self.n_genes)
         for number, rows in enumerate(drawn.minibatches(first), first):
             needed = drawn.find_buffers(number)
             for one in [one for one in held if one not in needed]:
@@ -91,7 +92,7 @@ class SomaSource(Source):
 
     def read(self, rows: np.ndarray) -> Minibatch:
         """The cells at stored positions `rows`, in that order."""
-        return self.gather(rows, [self.load(rows)], Memory())
+        return self.gather(rows, [self.load(rows)], Memory(self.n_genes))
 
     def load(self, rows: np.ndarray) -> Held:
         """Take up the cells at stored positions `rows`, each once."""
