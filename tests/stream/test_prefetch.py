@@ -91,6 +91,13 @@ def test_no_more_is_read_than_may_wait(n_ahead, threads):
     assert most <= n_ahead + 1
 
 
+@pytest.mark.parametrize("n_ahead", [1, 2, 5])
+def test_while_one_is_used_the_next_are_read(n_ahead):
+    begun = [threading.Event() for _ in range(12)]
+    for number in read_ahead(lambda one: begun[one].set() or one, range(12), 1, n_ahead):
+        assert all(one.wait(10) for one in begun[: number + 1 + n_ahead])
+
+
 def test_memory_says_how_much_may_wait():
     reading = Reading(threads=4, bytes=1000)
     assert reading.count_ahead("buffers", 100) == 8

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from tabatlas.errors import ConfigError
@@ -47,13 +48,13 @@ def read_ahead(
     and TileDB hold. An error is raised where its result is due.
     """
     waiting: deque[Future[Found]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
+    pool, coming = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead"), iter(wanted)
     try:
-        for one in wanted:
-            if len(waiting) == n_ahead:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(read, one))
+        waiting.extend(pool.submit(read, one) for one in islice(coming, n_ahead))
         while waiting:
-            yield waiting.popleft().result()
+            found = waiting.popleft().result()
+            # Before the yield: while one is used, the next are read.
+            waiting.extend(pool.submit(read, one) for one in islice(coming, 1))
+            yield found
     finally:
         pool.shutdown(cancel_futures=True)
