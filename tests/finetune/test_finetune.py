@@ -1,14 +1,17 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from torch.nn.functional import cross_entropy
 
 from tabatlas import names
 from tabatlas.errors import InputError, IntegrityError
 from tabatlas.finetune import stage
 from tabatlas.finetune.calibrate import calibrate, fit_temperature
 from tabatlas.finetune.classes import choose_classes, repeat_classes, weigh_classes
+from tabatlas.finetune.settings import FinetuneSettings
 from tabatlas.pretrain import stage as pretrain
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.stream.layout import seal
@@ -189,6 +192,22 @@ def test_rare_cells_are_repeated_in_training(atlas, encoder, tmp_path):
     folder = finetune(atlas, encoder, tmp_path, max_repeats=3)
     value = read_json(folder / "scores.json")["methods"]["tabnet"]["macro_f1"]["value"]
     assert value > 0.8
+
+
+def test_validation_counts_all_classes_alike_however_often_cells_are_drawn(
+    atlas, encoder, tmp_path, monkeypatch
+):
+    def make_rarer(*given):
+        return [replace(one, n_train=10 * 3**n) for n, one in enumerate(choose_classes(*given))]
+
+    monkeypatch.setattr(stage, "choose_classes", make_rarer)
+    chosen = FinetuneSettings(epochs=1, threads=1, max_repeats=100)
+    found = stage.train_classifier(encoder, atlas.pack, chosen, tmp_path)
+    rows = found.cells.validation_rows
+    label_n, logits_nc = found.task.predict_rows(found.cells.validation, rows)
+    weight_n = weigh_classes(found.classes, repeat_classes(found.classes, 0))[label_n]
+    wanted = np.mean(weight_n * cross_entropy(logits_nc, label_n, reduction="none").numpy())
+    assert found.task.validate()["validation_loss"] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_temperature_brings_overconfident_probabilities_down():

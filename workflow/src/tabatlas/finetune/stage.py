@@ -178,13 +178,17 @@ def build_task(
     """The classifier on its device, its encoder as pretraining left it."""
     generator = seed_generator("cpu", chosen.seed)
     encoder = restore_encoder(pretrained, generator)
-    weight_c = weigh_classes(classes, repeat_classes(classes, chosen.max_repeats))
+    weight_c, balance_c = (
+        torch.from_numpy(weigh_classes(classes, repeat_classes(classes, repeats))).to(device)
+        for repeats in (chosen.max_repeats, 0)
+    )
     classifier = Classifier(encoder, len(classes), generator).to(device)
     logger.info("%d labelled cells, %d classes on %s", len(cells.train_rows), len(classes), device)
     return CellTypes(
         classifier,
         cells.train.presence.to(device),
-        torch.from_numpy(weight_c).to(device),
+        weight_c,
+        balance_c,
         cells.validation,
         cells.validation_rows,
         chosen.batch_size,

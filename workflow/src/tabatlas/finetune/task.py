@@ -21,6 +21,7 @@ class CellTypes:
         classifier: Classifier,
         presence_mg: Tensor,
         weight_c: Tensor,
+        balance_c: Tensor,
         validation: PackedSource,
         rows: np.ndarray,
         batch_size: int,
@@ -29,7 +30,9 @@ class CellTypes:
         lambda_sparse: float,
     ) -> None:
         self.model = classifier
-        self.presence_mg, self.weight_c = presence_mg, weight_c
+        self.presence_mg = presence_mg
+        # Training cells are drawn more or less often, validation cells once: two sets of weights.
+        self.weight_c, self.balance_c = weight_c, balance_c
         self.validation, self.rows, self.batch_size = validation, rows, batch_size
         self.hidden_ratio, self.unknown_ratio = hidden_ratio, unknown_ratio
         self.lambda_sparse = lambda_sparse
@@ -40,17 +43,8 @@ class CellTypes:
         drawn_ng = draw_hidden(missing_ng, self.hidden_ratio, generator)
         covariates = forget_levels(covariates, self.unknown_ratio, generator)
         logits_nc, encoding = self.model(x_ng, drawn_ng | missing_ng, covariates)
-        return (
-            self.cross_entropy(logits_nc, minibatch.label) + self.lambda_sparse * encoding.entropy
-        )
-
-    def cross_entropy(self, logits_nc: Tensor, label_n: Tensor) -> Tensor:
-        """Mean over cells of the class's weight times the cross-entropy in nats.
-
-        The weights' mean over the training cells is 1, so that no minibatch needs its own norm.
-        """
-        loss_n = F.cross_entropy(logits_nc.float(), label_n, reduction="none")
-        return (self.weight_c[label_n] * loss_n).mean()
+        loss = weigh_loss(logits_nc, minibatch.label, self.weight_c)
+        return loss + self.lambda_sparse * encoding.entropy
 
     def logits(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Tensor:
         """Logits (n, c), as `predict` asks for them."""
@@ -62,8 +56,10 @@ class CellTypes:
         predicted_n = logits_nc.argmax(dim=1).numpy()
         confusion = count_confusion(label_n.numpy(), predicted_n, len(self.weight_c))
         return {
-            "validation_loss": self.cross_entropy(
-                logits_nc.to(self.weight_c.device), label_n.to(self.weight_c.device)
+            "validation_loss": weigh_loss(
+                logits_nc.to(self.balance_c.device),
+                label_n.to(self.balance_c.device),
+                self.balance_c,
             ).item(),
             "validation_macro_f1": float(average_f1(confusion)),
         }
@@ -78,3 +74,12 @@ class CellTypes:
         ]
         labels, logits = zip(*parts, strict=True)
         return torch.cat(labels), torch.cat(logits)
+
+
+def weigh_loss(logits_nc: Tensor, label_n: Tensor, weight_c: Tensor) -> Tensor:
+    """Mean over cells of the class's weight times the cross-entropy in nats.
+
+    The weights' mean over an epoch is 1, so that no minibatch needs its own norm.
+    """
+    loss_n = F.cross_entropy(logits_nc.float(), label_n, reduction="none")
+    return (weight_c[label_n] * loss_n).mean()
