@@ -99,7 +99,7 @@ def test_two_runs_give_the_same_bytes(source, tmp_path):
     assert progress[0] == progress[1]
 
 
-@pytest.mark.parametrize("signal_at", [1, 6, 9])
+@pytest.mark.parametrize("signal_at", [1, 5, 6, 9])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(source, tmp_path, signal_at):
     undisturbed = make_trainer(source, tmp_path / "whole")
     wanted = undisturbed.run()
