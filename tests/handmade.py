@@ -60,7 +60,7 @@ def write_store(
         "n_obs": len(obs),
         "n_vars": counts.shape[1],
         "n_entries": counts.nnz,
-        "datasets": [{"dataset_id": "a"}],
+        "datasets": [{"dataset_id": "a", "n_obs": len(obs), "n_entries": int(counts.nnz)}],
     }
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps(said | about))

@@ -11,7 +11,7 @@ from tabatlas.errors import IntegrityError, Interrupted, ModelError, UsageError
 from tabatlas.stream.packed import PackedSource
 from tabatlas.train.checkpoint import digest_tensors, read_tensors, write_tensors
 from tabatlas.train.device import choose_device, seed_generator
-from tabatlas.train.engine import Trainer
+from tabatlas.train.engine import Trainer, key_run
 from tabatlas.train.schedule import build_optimizer, scale_rate
 from tabatlas.train.settings import TrainingSettings
 
@@ -226,3 +226,11 @@ def test_the_engine_runs_with_settings_that_are_no_pydantic_class(source, tmp_pa
     found = Trainer(Sum(source), source, wanted.order, plain, CPU, tmp_path / "plain")
     assert found.run() == wanted.run()
     assert weights(found) == weights(wanted)
+
+
+def test_knobs_of_speed_keep_the_checkpoints():
+    def key(**knobs):
+        return key_run("pretrain", TrainingSettings(**knobs).model_dump(), CPU, {})
+
+    assert key(loader_threads=4, loader_bytes=1, checkpoint_minutes=1) == key()
+    assert key(batch_size=7) != key()

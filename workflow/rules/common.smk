@@ -137,6 +137,11 @@ def soma_folder(wildcards, output):
     return f"{folder_of(output.registry)}/soma"
 
 
+def shards_folder(wildcards, output):
+    """Where training caches stand, beside the file that names the current one."""
+    return f"{folder_of(output.pack)}/shards"
+
+
 def input_mb(wildcards, input, attempt):
     """Memory: a matrix is held decompressed, twice, beside the libraries."""
     return int((1500 + 10 * input.size_mb) * attempt)

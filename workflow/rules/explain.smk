@@ -6,7 +6,6 @@ rule replicate:
     input:
         encoder=multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
         pack=f"{RESULTS}/pack/manifest.json",
-        shards=f"{RESULTS}/pack/shards",
         training=f"{RESULTS}/settings/finetune.json",
     output:
         multiext(f"{RESULTS}/explain/replicates/{{seed}}/", *MODEL_FILES, "labels.json"),
@@ -39,7 +38,6 @@ rule explain:
             seed=REPLICATE_SEEDS,
         ),
         pack=f"{RESULTS}/pack/manifest.json",
-        shards=f"{RESULTS}/pack/shards",
         manifest=f"{RESULTS}/ingest/manifest.json",
         split=f"{RESULTS}/split/cells.parquet",
         markers=marker_file,

@@ -6,7 +6,6 @@ rule finetune:
     input:
         encoder=multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
         pack=f"{RESULTS}/pack/manifest.json",
-        shards=f"{RESULTS}/pack/shards",
         manifest=f"{RESULTS}/ingest/manifest.json",
         split=f"{RESULTS}/split/cells.parquet",
         proof=f"{RESULTS}/split/split.json",

@@ -6,7 +6,6 @@ rule integrate:
     input:
         encoder=multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
         pack=f"{RESULTS}/pack/manifest.json",
-        shards=f"{RESULTS}/pack/shards",
         manifest=f"{RESULTS}/ingest/manifest.json",
         settings=f"{RESULTS}/settings/integrate.json",
     output:

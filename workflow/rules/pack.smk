@@ -1,5 +1,6 @@
 # in:  experiment and split
-# out: the training cache, derived: shuffled CSR shards and genes.parquet
+# out: the training cache, derived: shuffled CSR shards and genes.parquet. The shards are no declared
+#      output: those of an unchanged atlas are kept when the rule runs again.
 
 
 rule pack:
@@ -9,7 +10,6 @@ rule pack:
         settings=f"{RESULTS}/settings/pack.json",
         genes=gene_list(CONFIG.pack.genes),
     output:
-        shards=directory(f"{RESULTS}/pack/shards"),
         pack=f"{RESULTS}/pack/manifest.json",
     log:
         f"{LOGS}/pack.log",
@@ -22,7 +22,8 @@ rule pack:
         runtime=240,
     params:
         code=stage_digest("pack"),
+        shards=shards_folder,
     shell:
         "tabatlas pack --manifest {input.manifest:q} --split {input.split:q}"
-        " --settings {input.settings:q} --shards {output.shards:q} --pack {output.pack:q}"
+        " --settings {input.settings:q} --shards {params.shards:q} --pack {output.pack:q}"
         " 2>&1 | tee -i {log:q}"

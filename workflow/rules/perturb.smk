@@ -31,7 +31,6 @@ rule perturb:
     input:
         encoder=multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),
         pack=f"{RESULTS}/pack/manifest.json",
-        shards=f"{RESULTS}/pack/shards",
         manifest=f"{RESULTS}/ingest/manifest.json",
         split=f"{RESULTS}/split/cells.parquet",
         perturbations=f"{RESULTS}/split/perturbations.parquet",

@@ -6,7 +6,6 @@
 rule pretrain:
     input:
         pack=f"{RESULTS}/pack/manifest.json",
-        shards=f"{RESULTS}/pack/shards",
         settings=f"{RESULTS}/settings/pretrain.json",
     output:
         multiext(f"{RESULTS}/pretrain/", *MODEL_FILES),

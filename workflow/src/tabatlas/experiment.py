@@ -91,8 +91,8 @@ class Experiment:
 
     @property
     def mean_entries(self) -> float:
-        """Counts that are not 0, per cell."""
-        return self.about["n_entries"] / max(1, self.about["n_obs"])
+        """Counts per cell that are not 0, in the dataset that has most of them."""
+        return max(one["n_entries"] / max(1, one["n_obs"]) for one in self.about["datasets"])
 
     def iterate_entries(
         self, joinids: np.ndarray
@@ -152,11 +152,14 @@ def open_experiment(manifest: Path) -> Iterator[Experiment]:
     try:
         with tiledbsoma.Experiment.open(uri, context=context) as soma:
             yield Experiment(about, soma)
-    except (tiledbsoma.SOMAError, tiledbsoma.DoesNotExistError) as error:
+    except tiledbsoma.SOMAError as error:
         reason = " ".join(str(error).split())[:300]
+        step = "Delete it and run `tabatlas ingest` again."
+        if "://" in uri:
+            step = "Check the network and the credentials and run it again; if that does not "
+            step += "help, delete the experiment and run `tabatlas ingest` again."
         raise IntegrityError(
-            f"{manifest}: the experiment {uri} cannot be read ({reason}). Delete it and run "
-            "`tabatlas ingest` again."
+            f"{manifest}: the experiment {uri} cannot be read ({reason}). {step}"
         ) from None
 
 

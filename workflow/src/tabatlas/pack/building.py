@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tabatlas import names
+from tabatlas.errors import InputError
 from tabatlas.experiment import Experiment
 from tabatlas.pack.genes import choose_genes, describe_genes
 from tabatlas.pack.moments import GeneMoments
@@ -106,7 +107,15 @@ def write_part(
 def select_genes(
     experiment: Experiment, train: pd.DataFrame, settings: PackSettings, presence_mg: np.ndarray
 ) -> np.ndarray:
-    """Positions of the training genes; variable ones are found on training cells."""
+    """Positions of the training genes; variable ones are found on training cells.
+
+    Raises `InputError` where there is no such cell.
+    """
+    if train.empty:
+        raise InputError(
+            "no cell is left for training. Lower split.validation_fraction and "
+            "split.test_fraction, or hold out fewer datasets."
+        )
     measured = presence_mg[np.unique(train["dataset"])].any(axis=0)
     atlas = pd.Index(experiment.read_var()[names.FEATURE_ID])
     genes = choose_genes(settings, atlas, measured, experiment.about["organism"])

@@ -61,6 +61,8 @@ def add_values(indptr, gene, count, table, large, total, square):
     n_large = 0
     for cell in range(len(table)):
         for i in range(indptr[cell], indptr[cell + 1]):
+            if count[i] == 0:  # stored by others
+                continue
             if count[i] <= table.shape[1]:
                 value = np.float64(table[cell, count[i] - 1])
             else:

@@ -77,11 +77,12 @@ class EntryReader:
 
     def find_room(self, n_cells: int) -> "Room":
         """Room for cells: what was given back, or new."""
-        if self.rooms:
+        try:
             return self.rooms.popleft()
-        # Pages that nobody writes to take no memory.
-        n_entries = int(1.5 * n_cells * self.experiment.mean_entries)
-        return Room.make(n_entries, self.place_of_gene.dtype)
+        except IndexError:
+            # Pages that nobody writes to take no memory.
+            n_entries = int(1.5 * n_cells * self.experiment.mean_entries)
+            return Room.make(n_entries, self.place_of_gene.dtype)
 
     def sort(self, joinid_n: np.ndarray) -> tuple[Held, np.ndarray]:
         """As `take`, for rows that were written in several pieces."""

@@ -93,7 +93,10 @@ class Memory:
     def take(self, n_entries: int, kind: type) -> Tensor:
         """A tensor (n_entries,) of any content."""
         free = self.free[kind]
-        array = free.popleft() if free else np.empty(0, kind)
+        try:  # several threads take: none may look before it takes
+            array = free.popleft()
+        except IndexError:
+            array = np.empty(0, kind)
         if len(array) < n_entries:
             array = np.empty(n_entries * 5 // 4, kind)
         view = array[:n_entries]

@@ -21,6 +21,11 @@ class Plan:
     block_cells: int
     buffer_cells: int
 
+    @property
+    def most_cells(self) -> int:
+        """Cells of a buffer, at most, to one block."""
+        return max(self.block_cells, self.buffer_cells)
+
 
 # Weights (n,) int64 in `UNIT`s of the cells in rows (n,).
 Weigh = Callable[[np.ndarray], np.ndarray]
@@ -137,6 +142,9 @@ class Share:
 
     rank: int = 0
     world: int = 1
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.rank < self.world, "no such rank"
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """This rank's rows: all ranks' together, in their order, are the whole minibatch."""

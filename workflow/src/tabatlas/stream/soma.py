@@ -73,7 +73,7 @@ class SomaSource(Source):
         drawn, take = order.draw(epoch), (share or Share()).take
         begin = drawn.find_buffers(first).start if first < order.n_minibatches else drawn.n_buffers
         coming = range(begin, drawn.n_buffers)
-        loaded = self.load_all(map(drawn.read_buffer, coming), order.plan.buffer_cells)
+        loaded = self.load_all(map(drawn.read_buffer, coming), order.plan.most_cells)
         held: dict[int, Held] = {}
         memory = Memory(self.n_genes)
         for number, rows in enumerate(drawn.minibatches(first), first):

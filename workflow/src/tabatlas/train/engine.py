@@ -36,6 +36,10 @@ from tabatlas.train.schedule import build_optimizer, scale_rate
 logger = logging.getLogger(__name__)
 
 
+# Knobs that change how fast a run is and nothing that it learns.
+SPEED = ("loader_threads", "loader_bytes", "checkpoint_minutes")
+
+
 class Source(Protocol):
     """Where minibatches come from."""
 
@@ -283,7 +287,7 @@ def key_run(
 ) -> str:
     """Name of a run's checkpoints: a digest of everything that its weights depend on."""
     key = {
-        "settings": settings,
+        "settings": {name: value for name, value in settings.items() if name not in SPEED},
         "inputs": inputs,
         "code": stage_digest(stage),
         "device": device.type,
