@@ -1,26 +1,12 @@
-import dataclasses
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from synthetic import gene_ids
 from tabatlas import names
 from tabatlas.counts import log1p_cp10k
-from tabatlas.errors import GeneMismatchError
-from tabatlas.experiment import open_experiment
 from tabatlas.stream.packed import PackedSource
-from tabatlas.stream.soma import SomaSource
 
 LABELS = ("type2", "type0")
-
-
-def assert_same(one, other):
-    for field in dataclasses.fields(one):
-        first, second = (getattr(minibatch, field.name) for minibatch in (one, other))
-        assert first.dtype == second.dtype
-        assert torch.equal(first, second), field.name
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +63,3 @@ def test_presence_follows_each_cells_dataset(source):
         assert set(dataset[(own == name).to_numpy()].tolist()) == {row}
     assert source.presence[0].all()
     assert not source.presence[1].all()
-
-
-def test_cells_of_the_experiment_are_those_of_the_pack(atlas, source):
-    joinids = source.joinid_n[:40]
-    with open_experiment(atlas.manifest) as experiment:
-        soma = SomaSource(experiment, joinids, source.genes[names.FEATURE_ID], LABELS)
-        found = list(soma.iterate(16))
-    assert [len(one) for one in found] == [16, 16, 8]
-    packed = list(source.iterate(np.arange(40), 16))
-    for one, other in zip(found, packed, strict=True):
-        assert_same(one, other)
-    assert torch.equal(soma.presence, source.presence)
-
-
-def test_genes_that_the_experiment_lacks_are_an_error(atlas):
-    with (
-        open_experiment(atlas.manifest) as experiment,
-        pytest.raises(GeneMismatchError, match=r"1 of the model's 2 genes.*ENSG99999999999"),
-    ):
-        SomaSource(experiment, np.arange(3), pd.Series([gene_ids(1)[0], "ENSG99999999999"]), LABELS)
