@@ -40,8 +40,10 @@ class Minibatch:
         return len(self.total_n)
 
     def to(self, device: torch.device) -> Self:
-        """The same minibatch on `device`; from pinned memory the copy does not block."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same minibatch on `device`; from pinned memory the copy to a GPU does not block."""
+        # Back to the CPU it must: nothing there would wait for what has not arrived.
+        waits = device.type == "cpu"
+        return self.map(lambda tensor: tensor.to(device, non_blocking=not waits))
 
     def pin(self) -> Self:
         """The same minibatch in memory from which a GPU fetches by itself."""
