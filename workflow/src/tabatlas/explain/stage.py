@@ -200,7 +200,7 @@ def choose_cells(
         rng = np.random.default_rng([chosen.seed, 0])
         rows = sample_types(whole.cells.find_classes(slice(None)), chosen.cells_per_type, rng)
         if len(rows):
-            sampled = whole.joinid_n[rows]
+            sampled = np.sort(whole.joinid_n[rows])
             source = SomaSource(experiment, sampled, genes, study.labels, study.model.covariates)
             return Sample(part, source, donors.loc[source.joinid_n].to_numpy())
         logger.warning("no labeled %s cell of the model's types", part)
