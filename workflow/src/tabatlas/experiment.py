@@ -90,7 +90,7 @@ class Experiment:
         return self.soma.ms[names.MEASUREMENT].X[names.RAW_LAYER]
 
     @property
-    def mean_entries(self) -> float:
+    def entries_per_cell(self) -> float:
         """Counts per cell that are not 0, in the dataset that has most of them."""
         return max(one["n_entries"] / max(1, one["n_obs"]) for one in self.about["datasets"])
 
@@ -99,8 +99,8 @@ class Experiment:
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """joinid, gene and count of all entries of cells, piece by piece, as they are stored.
 
-        `joinids` rise. Entries come row by row, genes rising, where a row was written at once;
-        the rows of several datasets come in the order in which these were written.
+        `joinids` rise. Entries come in TileDB's order: where a tile spans all genes, as in what
+        `ingest` writes, row by row with genes rising.
         """
         for table in self.counts.read(coords=(joinids,)).tables():
             for batch in table.to_batches():

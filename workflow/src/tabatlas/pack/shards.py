@@ -14,7 +14,7 @@ from tabatlas.stream.entries import EntryReader, Held
 from tabatlas.stream.gather import copy_held, group_rows
 from tabatlas.stream.prefetch import read_ahead
 
-# The smallest type that holds a shard's largest count: nearly always one byte.
+# The smallest type that holds a shard's largest count: nearly always two bytes.
 COUNT_TYPES = (np.uint8, np.uint16, np.uint32)
 SPILLED = ((".genes", np.uint16), (".counts", np.uint32))
 # Bytes of memory that an entry takes while it is read and spilled, twice over: one window is
@@ -34,7 +34,7 @@ def spill_cells(
 
     Returns the number of entries of each cell (n,) int64.
     """
-    size = max(1, int(memory_bytes / ENTRY_MEMORY / max(1, reader.experiment.mean_entries)))
+    size = max(1, int(memory_bytes / ENTRY_MEMORY / max(1, reader.experiment.entries_per_cell)))
     by_joinid = np.argsort(joinid_n)
     windows = [by_joinid[one : one + size] for one in range(0, len(by_joinid), size)]
     loaded = read_ahead(lambda own: reader.load(joinid_n[own], total_n[own]), windows, 1, 1)

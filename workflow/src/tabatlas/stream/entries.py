@@ -81,7 +81,7 @@ class EntryReader:
             return self.rooms.popleft()
         except IndexError:
             # Pages that nobody writes to take no memory.
-            n_entries = int(1.5 * n_cells * self.experiment.mean_entries)
+            n_entries = int(1.5 * n_cells * self.experiment.entries_per_cell)
             return Room.make(n_entries, self.place_of_gene.dtype)
 
     def sort(self, joinid_n: np.ndarray) -> tuple[Held, np.ndarray]:
