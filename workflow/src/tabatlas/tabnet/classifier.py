@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.encoder import Encoder, Encoding
+from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.layers import draw_linear
 
 
@@ -27,4 +28,14 @@ class Classifier(nn.Module):
     ) -> tuple[Tensor, Encoding]:
         """Logits [n, c], and the encoding for the loss's entropy and for explanations."""
         encoding = self.encoder(x_ng, hidden_ng, covariates, return_masks)
+        return self.head(encoding.embedding_nd), encoding
+
+    def classify(
+        self,
+        x: Entries,
+        hidden: GeneSets | None = None,
+        covariates: Covariates | None = None,
+    ) -> tuple[Tensor, Encoding]:
+        """`forward` by the sparse form."""
+        encoding = self.encoder.encode(x, hidden, covariates)
         return self.head(encoding.embedding_nd), encoding

@@ -95,8 +95,11 @@ class CovariateColumns(nn.Module):
         The mask of a covariate is divided over its columns, as in pytorch-tabnet.
         """
         n_genes = mask_nq.shape[1] - self.n_covariates
-        columns_nc = mask_nq[:, n_genes + self.owner_c] / self.width_c
-        return append_columns(mask_nq[:, :n_genes], columns_nc)
+        return append_columns(mask_nq[:, :n_genes], self.spread_covariates(mask_nq[:, n_genes:]))
+
+    def spread_covariates(self, mask_nq: Tensor) -> Tensor:
+        """One mask per covariate → columns (n, columns)."""
+        return mask_nq[:, self.owner_c] / self.width_c
 
 
 def append_columns(x_ng: Tensor, columns_nc: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ output, but not from Adam, whose steps are then that much smaller beside them.
 """
 
 import math
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -35,13 +34,16 @@ class FeatureTransformer(nn.Module):
             build_norm(2 * width, architecture) for _ in range(architecture.n_shared + n_own)
         )
 
-    def forward(self, x: Tensor, shared: Iterable[nn.Linear]) -> Tensor:
+    def forward(self, x: Tensor, shared: nn.ModuleList) -> Tensor:
         """Features [n, width] of x [n, inputs of the first shared layer]."""
-        layers = zip([*shared, *self.independent], self.norms, strict=True)
-        for depth, (linear, norm) in enumerate(layers):
-            gated = F.glu(norm(linear(x)))
-            x = gated if depth == 0 else (x + gated) * RESIDUAL_SCALE
-        return x
+        return self.finish(shared[0](x), shared)
+
+    def finish(self, mapped: Tensor, shared: nn.ModuleList) -> Tensor:
+        """Features [n, width] of what the first shared linear map gave [n, 2 width]."""
+        features = F.glu(self.norms[0](mapped))
+        for linear, norm in zip([*shared[1:], *self.independent], self.norms[1:], strict=True):
+            features = (features + F.glu(norm(linear(features)))) * RESIDUAL_SCALE
+        return features
 
 
 class AttentiveTransformer(nn.Module):

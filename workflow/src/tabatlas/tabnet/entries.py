@@ -1,0 +1,96 @@
+"""Cells × genes without the zeros: rows of (gene, value), and sets of genes that cells share."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tabatlas.tabnet import loops
+
+GENES = 1 << 32  # more than there are: row · GENES + gene sorts as rows, and genes within them
+
+
+class Entries(NamedTuple):
+    """Compressed rows (CSR): cells with their expressed genes, or with those a mask selects."""
+
+    indptr: Tensor  # (n + 1,) int64
+    gene: Tensor  # (e,) int16 or int32, ascending within a row
+    value: Tensor  # (e,)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of cells."""
+        return len(self.indptr) - 1
+
+    def rows(self) -> Tensor:
+        """Row of each entry (e,) int64."""
+        numbers = torch.arange(self.n_rows, device=self.indptr.device)
+        return numbers.repeat_interleave(self.indptr.diff(), output_size=len(self.gene))
+
+    def to_dense(self, n_genes: int) -> Tensor:
+        """All values (n, g); 0 where there is no entry."""
+        dense_ng = self.value.new_zeros(self.n_rows, n_genes)
+        dense_ng[self.rows(), self.gene.long()] = self.value
+        return dense_ng
+
+
+class GeneSets(NamedTuple):
+    """A set of genes for each cell, of which there are few: what a dataset did not measure, say."""
+
+    set_n: Tensor  # (n,) int64, the cell's set
+    member_mg: Tensor  # (m, g) bool
+
+    def to_dense(self) -> Tensor:
+        """Membership (n, g) of every cell."""
+        return self.member_mg[self.set_n]
+
+
+def from_dense(x_ng: Tensor) -> Entries:
+    """The entries of a dense matrix (n, g) that are not 0."""
+    row, gene = x_ng.nonzero(as_tuple=True)
+    indptr = torch.zeros(len(x_ng) + 1, dtype=torch.int64, device=x_ng.device)
+    indptr[1:] = torch.bincount(row, minlength=len(x_ng)).cumsum(0)
+    return Entries(indptr, gene.int(), x_ng[row, gene])
+
+
+def drop_members(x: Entries, sets: GeneSets) -> Entries:
+    """The entries of genes that are not in their cell's set."""
+    row = x.rows()
+    kept = ~sets.member_mg[sets.set_n[row], x.gene.long()]
+    indptr = torch.zeros_like(x.indptr)
+    torch.cumsum(torch.bincount(row[kept], minlength=x.n_rows), 0, out=indptr[1:])
+    return Entries(indptr, x.gene[kept], x.value[kept])
+
+
+def look_up(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
+    """Values that other entries have at these rows and genes (e,), 0 where none; differentiable."""
+    place = match(among, indptr, gene)
+    padded = torch.cat([among.value, among.value.new_zeros(1)])
+    # -1, "nowhere", is the zero at the end.
+    return padded.index_select(0, place.remainder(len(padded)))
+
+
+def match(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
+    """Where these rows and genes stand among other entries (e,) int64; -1 where they do not."""
+    if gene.device.type == "cpu":
+        place = torch.empty(len(gene), dtype=torch.int64)
+        arrays = indptr, gene, among.indptr, among.gene, place
+        loops.share(loops.match_rows, len(indptr) - 1, *(one.numpy() for one in arrays))
+        return place
+    keys = among.rows() * GENES + among.gene
+    wanted = Entries(indptr, gene, gene).rows() * GENES + gene
+    place = torch.searchsorted(keys, wanted).clamp_max(max(len(keys) - 1, 0))
+    found = keys[place] == wanted if len(keys) else torch.zeros_like(wanted, dtype=torch.bool)
+    return torch.where(found, place, -1)
+
+
+def unite(parts: Sequence[Entries]) -> tuple[Tensor, Tensor]:
+    """Row pointers and genes that occur in any of several patterns of the same rows."""
+    if len(parts) == 1:
+        return parts[0].indptr, parts[0].gene
+    keys = torch.cat([part.rows() * GENES + part.gene for part in parts]).unique()
+    indptr = torch.zeros_like(parts[0].indptr)
+    counts = torch.bincount(keys // GENES, minlength=parts[0].n_rows)
+    torch.cumsum(counts, 0, out=indptr[1:])
+    return indptr, (keys % GENES).int()

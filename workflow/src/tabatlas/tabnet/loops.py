@@ -1,0 +1,282 @@
+"""Compiled loops of the sparse form on a CPU. Each does a range of rows or genes of a larger whole.
+
+They release the GIL: `share` gives a range to each thread. No thread writes where another does, so
+the result does not depend on how many there are.
+"""
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+# Sums may be reordered, or they would not be vectorized; infinities keep their meaning.
+loop = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+
+CACHE_BYTES = 1 << 19  # of weights that are worked on at a time: half of a core's second cache
+
+
+@functools.cache
+def open_pool(n_threads: int) -> ThreadPoolExecutor:
+    """Threads that are kept: starting them would take longer than most loops."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="tabnet")
+
+
+def share(work: Callable[..., Any], n_items: int, *arrays: Any) -> None:
+    """Run `work(first, last, *arrays)` over ranges of items, one for each of torch's threads."""
+    n_threads = max(1, min(torch.get_num_threads(), n_items))
+    bounds = np.linspace(0, n_items, n_threads + 1).astype(np.int64)
+    ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+    others = [open_pool(n_threads - 1).submit(work, *one, *arrays) for one in ranges[1:]]
+    work(*ranges[0], *arrays)
+    for other in others:
+        other.result()
+
+
+@loop
+def add_scaled(value, weight, target):
+    """target += value · weight."""
+    for j in range(len(target)):
+        target[j] += value * weight[j]
+
+
+@loop
+def add_four(value, a, b, c, d, target):
+    """target += a weighted sum of four vectors: one pass over the target instead of four."""
+    v0, v1, v2, v3 = value[0], value[1], value[2], value[3]
+    for j in range(len(target)):
+        target[j] += v0 * a[j] + v1 * b[j] + v2 * c[j] + v3 * d[j]
+
+
+@loop
+def add_entries(gene, value, weight, target):
+    """target += Σ value · weight[gene] over a row's entries."""
+    i = 0
+    while i + 4 <= len(gene):
+        g = gene[i : i + 4]
+        add_four(value[i : i + 4], weight[g[0]], weight[g[1]], weight[g[2]], weight[g[3]], target)
+        i += 4
+    while i < len(gene):
+        add_scaled(value[i], weight[gene[i]], target)
+        i += 1
+
+
+@loop
+def choose_width(n_rows, n_entries, weight):
+    """Columns to work on at a time: as fit in the cache, but some entries of each row at least."""
+    fitting = CACHE_BYTES // (weight.shape[1] * weight.itemsize)
+    worthwhile = 8 * n_rows * len(weight) // max(1, n_entries)
+    return max(16, fitting, worthwhile)
+
+
+@loop
+def find_end(column, begin, end, stop):
+    """Where the ascending columns of a row reach `stop`."""
+    while begin < end and column[begin] < stop:
+        begin += 1
+    return begin
+
+
+@loop
+def multiply_rows(first, last, indptr, column, value, weight, out):
+    """Rows of out = entries × weight, some columns at a time so that their weights stay in cache."""
+    begin = indptr[first:last].copy()
+    width = choose_width(last - first, indptr[last] - indptr[first], weight)
+    for stop in range(width, len(weight) + width, width):
+        for row in range(first, last):
+            own = slice(begin[row - first], find_end(column, begin[row - first], indptr[row + 1], stop))
+            add_entries(column[own], value[own], weight, out[row])
+            begin[row - first] = own.stop
+
+
+@loop
+def dot(a, b):
+    """Sum of products."""
+    total = a.dtype.type(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
+
+
+@loop
+def sample_rows(first, last, indptr, column, a, b, out):
+    """out of each entry = a[row] · b[column], some columns at a time as above."""
+    begin = indptr[first:last].copy()
+    width = choose_width(last - first, indptr[last] - indptr[first], b)
+    for stop in range(width, len(b) + width, width):
+        for row in range(first, last):
+            end = find_end(column, begin[row - first], indptr[row + 1], stop)
+            own = a[row]
+            for i in range(begin[row - first], end):
+                out[i] = dot(own, b[column[i]])
+            begin[row - first] = end
+
+
+@loop
+def transpose(indptr, column, value, n_columns):
+    """The same entries by column: pointers (g + 1,), rows ascending within each, values."""
+    begin = np.zeros(n_columns + 1, dtype=np.int64)
+    for i in range(len(column)):
+        begin[column[i] + 1] += 1
+    for g in range(n_columns):
+        begin[g + 1] += begin[g]
+    place = begin[:-1].copy()
+    row_of = np.empty(len(column), dtype=np.int32)
+    value_of = np.empty_like(value)
+    for row in range(len(indptr) - 1):
+        for i in range(indptr[row], indptr[row + 1]):
+            to = place[column[i]]
+            place[column[i]] = to + 1
+            row_of[to] = row
+            value_of[to] = value[i]
+    return begin, row_of, value_of
+
+
+BLOCK = 64  # genes of which only the largest logit is looked at first
+
+# A comparison of numbers that are no NaN is vectorized.
+ordered = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"})
+
+
+@ordered
+def find_top(value):
+    """The largest of some values; -inf of none."""
+    top = value.dtype.type(-np.inf)
+    for i in range(len(value)):
+        top = max(top, value[i])
+    return top
+
+
+@ordered
+def sum_gaps(value, threshold):
+    """Σ (z - t)₊, and Σ (z - t)₊², of values above a threshold, and how many there are."""
+    count, total, square = 0, value.dtype.type(0), value.dtype.type(0)
+    for i in range(len(value)):
+        gap = max(value[i] - threshold, value.dtype.type(0))
+        count += gap > 0
+        total += gap
+        square += gap * gap
+    return count, total, square
+
+
+@ordered
+def find_threshold(value, start, power, n_steps):
+    """t with Σ (z - t)₊ = 1, or Σ ((z - t)₊ / 2)² = 1, by Newton's method from the left.
+
+    `start` lies left of it; see `projections.find_threshold` for the bound on the steps.
+    """
+    threshold = start
+    for _ in range(n_steps):
+        count, total, square = sum_gaps(value, threshold)
+        if power == 1:
+            step = (total - 1) / count if count else value.dtype.type(0)
+        else:
+            step = (square - 4) / (2 * total) if count else value.dtype.type(0)
+        moved = threshold + max(step, value.dtype.type(0))
+        if moved == threshold:
+            break
+        threshold = moved
+    return threshold
+
+
+@ordered
+def keep_above(value, top, bound, place, kept):
+    """Values above a bound and where they stand; `top` is the largest of each block of them."""
+    n_kept = 0
+    for block in range(len(top)):
+        if top[block] > bound:
+            for i in range(block * BLOCK, min(len(value), (block + 1) * BLOCK)):
+                if value[i] > bound:
+                    place[n_kept] = i
+                    kept[n_kept] = value[i]
+                    n_kept += 1
+    return n_kept
+
+
+@ordered
+def search_row(value, power, n_steps, margin, top, place, kept):
+    """Places of a row's candidates; returns how many."""
+    for block in range(len(top)):
+        top[block] = find_top(value[block * BLOCK : (block + 1) * BLOCK])
+    highest = find_top(top)
+    if highest == -np.inf:
+        return 0
+    # A subset's threshold is no higher than that of all: first that of the blocks' largest.
+    bound = find_threshold(top, highest - value.dtype.type(power), power, n_steps)
+    n_kept = keep_above(value, top, bound, place, kept)
+    bound = find_threshold(kept[:n_kept], bound, power, n_steps)
+    bound -= margin * max(abs(highest), value.dtype.type(1))
+    return keep_above(value, top, bound, place, kept)
+
+
+@ordered
+def search_rows(
+    first, last, value, hidden_t, hidden_mg, known_at, known_gene, known, power, n_steps, margin,
+    count, place,
+):  # fmt: skip
+    """Candidates of the rows of a tile of logits (t, g): `count` (t,) of them, in `place` (t, g)."""
+    top = np.empty((value.shape[1] + BLOCK - 1) // BLOCK, dtype=value.dtype)
+    kept = np.empty(value.shape[1], dtype=value.dtype)
+    for row in range(first, last):
+        own = value[row]
+        if len(known_at):
+            for i in range(known_at[row], known_at[row + 1]):
+                own[known_gene[i]] = known[i]
+        if len(hidden_t):
+            hidden_g = hidden_mg[hidden_t[row]]
+            for gene in range(len(hidden_g)):
+                own[gene] = -np.inf if hidden_g[gene] else own[gene]
+        count[row] = search_row(own, power, n_steps, margin, top, place[row], kept)
+
+
+@loop
+def pack_rows(count, place, out):
+    """The first `count` of each row, one after the other."""
+    at = 0
+    for row in range(len(count)):
+        for i in range(count[row]):
+            out[at] = place[row, i]
+            at += 1
+
+
+@loop
+def project_rows(first, last, indptr, value, power, n_steps, out):
+    """√p of entmax-1.5, or p of sparsemax: the projection of each row of entries."""
+    for row in range(first, last):
+        own = value[indptr[row] : indptr[row + 1]]
+        if len(own) == 0:
+            continue
+        start = find_top(own) - value.dtype.type(power)
+        threshold = find_threshold(own, start, power, n_steps)
+        for i in range(len(own)):
+            gap = max(own[i] - threshold, value.dtype.type(0))
+            out[indptr[row] + i] = gap if power == 1 else gap / 2
+
+
+@loop
+def center_rows(first, last, indptr, weight, grad, out):
+    """w · (grad - Σ w grad / Σ w) of each row of entries."""
+    for row in range(first, last):
+        own = slice(indptr[row], indptr[row + 1])
+        total = weight.dtype.type(0)
+        weighted = weight.dtype.type(0)
+        for i in range(own.start, own.stop):
+            total += weight[i]
+            weighted += weight[i] * grad[i]
+        mean = weighted / total if total > 0 else weight.dtype.type(0)
+        for i in range(own.start, own.stop):
+            out[i] = weight[i] * (grad[i] - mean)
+
+
+@loop
+def match_rows(first, last, indptr, gene, at, among, out):
+    """Where each entry's gene stands in the same row of others (`at`, `among`); -1 if nowhere."""
+    for row in range(first, last):
+        other, end = at[row], at[row + 1]
+        for i in range(indptr[row], indptr[row + 1]):
+            while other < end and among[other] < gene[i]:
+                other += 1
+            out[i] = other if other < end and among[other] == gene[i] else -1

@@ -1,0 +1,136 @@
+"""Which genes a mask selects, without logits of cells × genes ever being stored.
+
+The logits of a minibatch are a field: attention times weights, scaled and shifted by the ghost
+normalization of the cell's chunk. A tile of them at a time is computed, the projection's threshold
+found, and the genes above it kept: the one dense product of the sparse form. What is kept are
+candidates, among them all genes that the projection selects, up to rounding; `project` then gives
+them their exact share, and that is what is differentiated.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from tabatlas.tabnet import loops
+from tabatlas.tabnet.entries import Entries, GeneSets
+from tabatlas.tabnet.products import sample
+from tabatlas.tabnet.projections import count_newton_steps
+
+TILE_BYTES = 1 << 22  # of logits at a time: they stay in a CPU's shared cache
+# Of the largest logit, in units of rounding: how far below its threshold a candidate may lie, as
+# its logit in a tile is not summed in the order in which it is summed alone.
+MARGIN = 64
+POWER = {"sparsemax": 1, "entmax": 2}
+
+
+class Field(NamedTuple):
+    """Logits of n cells over g genes: prior · ((a · w_g) · scale_cg + shift_cg), nowhere stored.
+
+    `sizes` are the cells of each of the c chunks, in order; `prior` is that of a gene which no
+    step has selected. Where `hidden`, a logit is -inf; `known` are those of genes that steps before
+    selected, each with its own prior.
+    """
+
+    attention_na: Tensor
+    weight_ga: Tensor
+    scale_cg: Tensor
+    shift_cg: Tensor
+    sizes: list[int]
+    prior: float
+    hidden: GeneSets | None
+    known: Entries | None
+
+    def measure(self, indptr: Tensor, gene: Tensor, prior: Tensor | float) -> Tensor:
+        """Logits at entries (e,), differentiable; `prior` is theirs."""
+        row = Entries(indptr, gene, gene).rows()
+        place = self.number_chunks()[row] * len(self.weight_ga) + gene
+        scale, shift = (both.flatten().index_select(0, place) for both in self[2:4])
+        product = sample(self.attention_na, self.weight_ga, indptr, gene)
+        return prior * torch.addcmul(shift, product, scale)
+
+    def number_chunks(self) -> Tensor:
+        """Chunk of each cell (n,)."""
+        sizes = torch.tensor(self.sizes, device=self.scale_cg.device)
+        return torch.arange(len(sizes), device=sizes.device).repeat_interleave(
+            sizes, output_size=len(self.attention_na)
+        )
+
+
+@torch.no_grad()
+def select(field: Field, power: int) -> tuple[Tensor, Tensor]:
+    """Row pointers (n + 1,) and genes (e,) int32 of candidates, ascending within each cell."""
+    n_genes, kind = len(field.weight_ga), field.weight_ga.dtype
+    n_rows = max(1, TILE_BYTES // (n_genes * kind.itemsize))
+    logits_tg = field.weight_ga.new_empty(n_rows, n_genes)
+    place_tg = field.weight_ga.new_empty(n_rows, n_genes, dtype=torch.int32)
+    counts, genes, first = [], [], 0
+    for chunk, size in enumerate(field.sizes):
+        weight_ga = field.weight_ga * (field.prior * field.scale_cg[chunk])[:, None]
+        shift_g = field.prior * field.shift_cg[chunk]
+        for begin in range(first, first + size, n_rows):
+            rows = slice(begin, min(begin + n_rows, first + size))
+            tile_tg = logits_tg[: rows.stop - rows.start]
+            torch.addmm(shift_g, field.attention_na[rows], weight_ga.t(), out=tile_tg)
+            count_t, gene = search_tile(tile_tg, field, rows, power, place_tg)
+            counts.append(count_t)
+            genes.append(gene)
+        first += size
+    indptr = torch.zeros(first + 1, dtype=torch.int64)
+    torch.cumsum(torch.cat(counts), 0, out=indptr[1:])
+    return indptr, torch.cat(genes)
+
+
+def search_tile(
+    logits_tg: Tensor, field: Field, rows: slice, power: int, place_tg: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How many candidates the rows of a tile have (t,), and which."""
+    n_rows, n_genes = logits_tg.shape
+    nothing = np.empty(0, np.int64)
+    hidden = nothing, np.empty((0, 0), np.bool_)
+    if field.hidden is not None:
+        hidden = field.hidden.set_n[rows].numpy(), field.hidden.member_mg.numpy()
+    known = nothing, np.empty(0, np.int32), np.empty(0, logits_tg.numpy().dtype)
+    if field.known is not None:
+        indptr, gene, value = (tensor.detach().numpy() for tensor in field.known)
+        known = indptr[rows.start : rows.stop + 1], gene, value
+    epsilon = torch.finfo(logits_tg.dtype).eps
+    n_steps = count_newton_steps(n_genes, logits_tg.dtype)
+    count_t = np.empty(n_rows, np.int64)
+    numbers = power, n_steps, MARGIN * epsilon
+    tile = logits_tg.numpy()
+    arrays = tile, *hidden, *known, *numbers, count_t, place_tg.numpy()
+    loops.share(loops.search_rows, n_rows, *arrays)
+    gene = np.empty(count_t.sum(), np.int32)
+    loops.pack_rows(count_t, place_tg.numpy(), gene)
+    return torch.from_numpy(count_t), torch.from_numpy(gene)
+
+
+def project(indptr: Tensor, logits: Tensor, power: int) -> Tensor:
+    """The projection's p at candidates (e,), whose rows sum to 1; differentiable."""
+    return ProjectRows.apply(indptr, logits, power)
+
+
+class ProjectRows(Function):
+    """`projections.Sparsemax` and `Entmax15` within ragged rows."""
+
+    @staticmethod
+    def forward(ctx: Any, indptr: Tensor, logits: Tensor, power: int) -> Tensor:
+        """(e,)."""
+        gap = torch.empty_like(logits)
+        n_steps = count_newton_steps(max(2, len(logits)), logits.dtype)
+        arrays = indptr.numpy(), logits.detach().numpy(), power, n_steps, gap.numpy()
+        loops.share(loops.project_rows, len(indptr) - 1, *arrays)
+        ctx.save_for_backward(indptr, gap if power == 2 else gap.ceil())
+        return gap.square() if power == 2 else gap
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """As `projections.center_gradient`."""
+        indptr, weight = ctx.saved_tensors
+        centered = torch.empty_like(weight)
+        arrays = indptr.numpy(), weight.numpy(), grad.contiguous().numpy(), centered.numpy()
+        loops.share(loops.center_rows, len(indptr) - 1, *arrays)
+        return None, centered, None
