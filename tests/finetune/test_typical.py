@@ -11,6 +11,7 @@ from tabatlas import names
 from tabatlas.finetune.profiles import fit_profiles
 from tabatlas.finetune.typical import Typicality, count_molecules
 from tabatlas.stream.minibatch import Minibatch
+from tabatlas.tabnet.entries import GeneSets, from_dense
 
 N_TYPES, N_GENES = 4, 400
 
@@ -41,7 +42,12 @@ def measure(rule, counts_ng, class_n, measured_ng=None):
     total_n = np.maximum(seen_ng.sum(axis=1, keepdims=True), 1)
     x_ng = torch.from_numpy(np.log1p(seen_ng / total_n * 1e4).astype(np.float32))
     logits_nc = torch.nn.functional.one_hot(torch.as_tensor(class_n), N_TYPES).float()
-    return rule.measure(x_ng, torch.from_numpy(~measured_ng), logits_nc).numpy()
+    return measure_dense(rule, x_ng, torch.from_numpy(~measured_ng), logits_nc).numpy()
+
+
+def measure_dense(rule, x_ng, missing_ng, logits_nc):
+    sets = GeneSets(torch.arange(len(x_ng)), missing_ng)
+    return rule.measure(from_dense(x_ng), sets, logits_nc)
 
 
 def draw_cells(profile_cg, depth, n_cells=400, seed=1):
@@ -79,7 +85,7 @@ def test_genes_that_were_not_measured_do_not_move_it_and_their_values_are_not_se
     x_ng = torch.rand(3, N_GENES)
     missing_ng, logits_nc = torch.arange(N_GENES).expand(3, -1) % 2 == 0, torch.rand(3, N_TYPES)
     others = torch.where(missing_ng, 9.0, x_ng)
-    found, again = (rule.measure(x, missing_ng, logits_nc) for x in (x_ng, others))
+    found, again = (measure_dense(rule, x, missing_ng, logits_nc) for x in (x_ng, others))
     torch.testing.assert_close(found, again)
 
 

@@ -92,9 +92,9 @@ def test_the_model_alone_gives_the_embedding(atlas, results):
     table = pd.read_parquet(results / "embedding.parquet")
     with open_experiment(atlas.manifest) as experiment:
         source = SomaSource(experiment, np.arange(40), model.genes[names.FEATURE_ID])
-        x_ng, missing_ng, _ = open_inputs(source.read(np.arange(len(source))), source.presence)
+        x, missing, _ = open_inputs(source.read(np.arange(len(source))), source.presence)
     with torch.inference_mode():
-        mean_nz, _ = embedder(x_ng, missing_ng)
+        mean_nz, _ = embedder(x, missing)
     np.testing.assert_allclose(mean_nz, table.iloc[:40, 2:], atol=1e-5)
 
 

@@ -5,6 +5,7 @@ from tabatlas.integrate.model import CountDecoder, Embedder
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.covariates import Covariate, Covariates
 from tabatlas.tabnet.encoder import Encoder
+from tabatlas.tabnet.entries import GeneSets, from_dense
 
 N_GENES, N_CELLS, N_LATENT = 12, 16, 5
 CONDITIONS = (Covariate("batch", "condition", ("a", "b"), 3),)
@@ -34,7 +35,7 @@ def test_shares_are_those_of_the_measured_genes(decoder, generator):
     missing_ng = torch.zeros(N_CELLS, N_GENES, dtype=torch.bool)
     missing_ng[:, 3] = True
     place_nz = torch.randn(N_CELLS, N_LATENT, generator=generator)
-    share_ng = decoder(place_nz, tell(1), missing_ng).exp()
+    share_ng = decoder.share(decoder.transform(place_nz, tell(1)), missing_ng).exp()
     torch.testing.assert_close(share_ng.sum(dim=1), torch.ones(N_CELLS))
     assert not share_ng[:, 3].any()
 
@@ -42,7 +43,9 @@ def test_shares_are_those_of_the_measured_genes(decoder, generator):
 def test_what_the_decoder_is_told_reaches_the_counts(decoder, generator):
     missing_ng = torch.zeros(N_CELLS, N_GENES, dtype=torch.bool)
     place_nz = torch.randn(N_CELLS, N_LATENT, generator=generator)
-    shares = [decoder(place_nz, tell(level), missing_ng) for level in (0, 1, 2)]
+    shares = [
+        decoder.share(decoder.transform(place_nz, tell(level)), missing_ng) for level in (0, 1, 2)
+    ]
     assert not torch.equal(shares[0], shares[1])
     assert not torch.equal(shares[1], shares[2])
 
@@ -54,7 +57,10 @@ def test_the_encoder_is_told_nothing(generator):
     encoder = Encoder(Architecture(n_d=6, n_a=4), *statistics, generator, batch)
     embedder = Embedder(encoder, N_LATENT, generator).eval()
     x_ng = torch.rand(N_CELLS, N_GENES, generator=generator)
-    mean_nz, _ = embedder(x_ng, torch.zeros_like(x_ng))
+    mean_nz, _ = embedder(
+        from_dense(x_ng),
+        GeneSets(torch.zeros(N_CELLS, dtype=torch.int64), torch.zeros(1, N_GENES) > 0),
+    )
     assert mean_nz.shape == (N_CELLS, N_LATENT)
     unknown = encoder(x_ng, covariates=tell(0)).embedding_nd
     torch.testing.assert_close(embedder.mean(unknown), mean_nz)

@@ -13,6 +13,7 @@ from tabatlas.pretrain.settings import PretrainSettings
 from tabatlas.provenance import digest_file, read_json
 from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.architecture import PRESETS
+from tabatlas.tabnet.entries import GeneSets
 from tabatlas.train.device import seed_generator
 from tabatlas.train.model import read_model
 from tabatlas.train.predict import draw_hidden
@@ -99,13 +100,20 @@ def test_knobs_of_the_network_replace_those_of_the_preset():
 
 
 def test_genes_are_hidden_by_coin_flips_and_never_all_of_a_cell():
-    missing_ng = torch.zeros(400, 50, dtype=torch.bool)
-    missing_ng[:, :10] = True
-    drawn_ng = draw_hidden(missing_ng, 0.5, torch.Generator().manual_seed(0))
-    assert not (drawn_ng & missing_ng).any()
-    np.testing.assert_allclose(drawn_ng[:, 10:].float().mean(), 0.5, atol=0.02)
-    nearly_all = draw_hidden(missing_ng, 0.999, torch.Generator().manual_seed(0))
-    assert (~(nearly_all | missing_ng)).any(dim=1).all()
+    missing_mg = torch.zeros(2, 50, dtype=torch.bool)
+    missing_mg[1, :10] = True
+    missing = GeneSets(torch.arange(4000) % 2, missing_mg)
+    hidden, drawn = (
+        sets.to_dense() for sets in draw_hidden(missing, 0.5, torch.Generator().manual_seed(0))
+    )
+    assert torch.equal(hidden, drawn | missing.to_dense())
+    assert not (drawn & missing.to_dense()).any()
+    np.testing.assert_allclose(drawn[:, 10:].float().mean(), 0.5, atol=0.02)
+    # Cells of one group hide the same of what both measured, others do not.
+    assert torch.equal(drawn[0, 10:], drawn[1, 10:])
+    assert not torch.equal(drawn[0], drawn[-2])
+    nearly_all, _ = draw_hidden(missing, 0.999, torch.Generator().manual_seed(0))
+    assert (~nearly_all.member_mg).any(dim=1).all()
 
 
 def test_unmeasured_genes_have_no_part_in_the_loss(atlas):

@@ -23,6 +23,7 @@ from tabatlas.integrate.model import restore_embedder
 from tabatlas.stream.query import QuerySource
 from tabatlas.tables import read_table
 from tabatlas.tabnet.covariates import Covariates
+from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.train.device import find_device
 from tabatlas.train.model import Model as Weights
 from tabatlas.train.model import read_model, restore_classifier
@@ -123,12 +124,12 @@ class Model:
         return found
 
     def forward(
-        self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates
+        self, x: Entries, missing: GeneSets, covariates: Covariates
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (n, c), typicality (n,), places in the embedding (n, z)."""
-        logits_nc, _ = self.classifier(x_ng, missing_ng, covariates)
-        typicality_n = self.typical.measure(x_ng, missing_ng, logits_nc)
-        return logits_nc, typicality_n, self.embedder(x_ng, missing_ng)[0]
+        logits_nc, _ = self.classifier.classify(x, missing, covariates)
+        typicality_n = self.typical.measure(x, missing, logits_nc)
+        return logits_nc, typicality_n, self.embedder(x, missing)[0]
 
     def judge(
         self, counts_n: Tensor, logits_nc: Tensor, typicality_n: Tensor, place_nz: Tensor

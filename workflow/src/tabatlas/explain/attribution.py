@@ -12,7 +12,9 @@ from torch import Tensor
 from tabatlas import names
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import INPUT, Covariates
+from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.importance import weigh_steps
+from tabatlas.tabnet.sparse import encode
 
 AGGREGATIONS = ("weighted", "plain")
 
@@ -20,10 +22,20 @@ AGGREGATIONS = ("weighted", "plain")
 class Answers(NamedTuple):
     """A minibatch of n cells, and the classes that k classifiers name."""
 
-    x_ng: Tensor
-    missing_ng: Tensor
+    x: Entries
+    missing: GeneSets
     covariates: Covariates
     predicted_kn: Tensor
+
+    @property
+    def x_ng(self) -> Tensor:
+        """log1p(CP10k), dense."""
+        return self.x.to_dense(self.missing.member_mg.shape[1])
+
+    @property
+    def missing_ng(self) -> Tensor:
+        """True where a gene was not measured."""
+        return self.missing.to_dense()
 
 
 class Attribution(NamedTuple):
@@ -53,21 +65,25 @@ class Attributor:
     def __init__(self, classifiers: Sequence[Classifier]) -> None:
         self.classifiers = classifiers
 
-    def __call__(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Answers:
+    def __call__(self, x: Entries, missing: GeneSets, covariates: Covariates) -> Answers:
         """What every classifier answers."""
-        found = [model(x_ng, missing_ng, covariates)[0] for model in self.classifiers]
+        found = [model.classify(x, missing, covariates)[0] for model in self.classifiers]
         predicted_kn = torch.stack([logits_nc.argmax(dim=1) for logits_nc in found])
-        return Answers(x_ng, missing_ng, covariates, predicted_kn)
+        return Answers(x, missing, covariates, predicted_kn)
 
     @torch.inference_mode()
     def open_masks(self, number: int, answers: Answers) -> Attribution:
         """Masks of one classifier."""
-        x_ng, missing_ng, covariates, _ = answers
-        _, encoding = self.classifiers[number](x_ng, missing_ng, covariates, True)
-        weighted_snq = weigh_steps(encoding.masks_sng, encoding.decision_snd)
-        n_genes = x_ng.shape[1]  # covariates that are inputs have masks after those of the genes
+        x, missing, covariates, _ = answers
+        encoder = self.classifiers[number].encoder
+        encoding = encode(encoder, x, missing, covariates)
+        n_genes = missing.member_mg.shape[1]
+        # Covariates that are inputs have masks after those of the genes.
+        n_masks = n_genes + encoder.inputs.n_covariates
+        masks_snq = torch.stack([mask.to_dense(n_masks) for mask in encoding.masks])
+        weighted_snq = weigh_steps(masks_snq, encoding.decision_snd)
         return Attribution(
-            encoding.masks_sng[..., :n_genes],
+            masks_snq[..., :n_genes],
             weighted_snq[..., :n_genes],
             weighted_snq[..., n_genes:].sum(0),
         )

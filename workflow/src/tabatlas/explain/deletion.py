@@ -19,6 +19,7 @@ from tabatlas.scores.baselines import LogisticBaseline
 from tabatlas.scores.importance import find_top
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariates
+from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.importance import weigh_masks
 
 SIZES = (1, 2, 5, 10, 20, 50)
@@ -54,22 +55,25 @@ class DeletionTest:
     n_draws: int
     rng: np.random.Generator
 
-    def __call__(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Deletion:
+    def __call__(self, x: Entries, missing: GeneSets, covariates: Covariates) -> Deletion:
         """What these cells lose."""
+        # Each cell hides genes of its own: there are as many sets as cells.
+        missing_ng = missing.to_dense()
+        x_ng = x.to_dense(missing_ng.shape[1])
         logits_nc, encoding = self.classifier(x_ng, missing_ng, covariates, return_masks=True)
         class_n = logits_nc.argmax(dim=1)
         importance_ng = weigh_masks(encoding.masks_sng, encoding.decision_snd)
         importance_ng = importance_ng[:, : x_ng.shape[1]].cpu().numpy()
         whole_n = self.read_probability(logits_nc, class_n)
         answer = partial(self.answer, x_ng, covariates, class_n)
-        predicted_n, missing = class_n.cpu().numpy(), missing_ng.cpu().numpy()
+        predicted_n, absent_ng = class_n.cpu().numpy(), missing_ng.cpu().numpy()
         top_nk = rank_genes(importance_ng, self.sizes[-1])
         peer_ng = self.weigh_genes(x_ng.cpu().numpy(), predicted_n)
-        peer_nk = rank_genes(np.where(missing, 0, peer_ng), self.sizes[-1])
+        peer_nk = rank_genes(np.where(absent_ng, 0, peer_ng), self.sizes[-1])
         mean_ng = self.expression_cg[predicted_n]
 
         draws = [
-            match_genes(top_nk, self.rank_cg[predicted_n], ~missing & (mean_ng > 0), self.rng)
+            match_genes(top_nk, self.rank_cg[predicted_n], ~absent_ng & (mean_ng > 0), self.rng)
             for _ in range(self.n_draws)
         ]
         cut = [cut_sets([top_nk, peer_nk, *draws], size) for size in self.sizes]

@@ -46,7 +46,13 @@ def permute_genes(minibatch: Minibatch, presence_mg: Tensor, rng: np.random.Gene
         rng.permutation(np.flatnonzero(measured_g))[:length]
         for measured_g, length in zip(measured_ng, lengths_n, strict=True)
     ]
-    return replace(minibatch, gene=torch.from_numpy(np.concatenate(genes)).to(minibatch.gene.dtype))
+    gene = np.concatenate(genes)
+    order = np.lexsort((gene, np.repeat(np.arange(len(lengths_n)), lengths_n)))
+    return replace(
+        minibatch,
+        gene=torch.from_numpy(gene[order]).to(minibatch.gene.dtype),
+        count=minibatch.count[torch.from_numpy(order)],
+    )
 
 
 def pool_cells(minibatch: Minibatch, n_genes: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tabnet.covariates import Covariates
+from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.train.predict import predict
 
 
@@ -112,13 +113,13 @@ def judge_all(
 def judge_inputs(
     task: CellTypes,
     rule: Typicality,
-    x_ng: Tensor,
-    missing_ng: Tensor,
+    x: Entries,
+    missing: GeneSets,
     covariates: Covariates,
 ) -> tuple[Tensor, Tensor]:
     """Logits (n, c) and typicality (n,), as `predict` asks for them."""
-    logits_nc = task.logits(x_ng, missing_ng, covariates)
-    return logits_nc, rule.measure(x_ng, missing_ng, logits_nc)
+    logits_nc = task.logits(x, missing, covariates)
+    return logits_nc, rule.measure(x, missing, logits_nc)
 
 
 def scale_cells(minibatch: Minibatch, n_genes: int):

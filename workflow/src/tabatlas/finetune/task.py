@@ -10,6 +10,7 @@ from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariates
+from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs, predict
 
 
@@ -39,16 +40,16 @@ class CellTypes:
 
     def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
         """Weighted cross-entropy and the weighted entropy of the masks."""
-        x_ng, missing_ng, covariates = open_inputs(minibatch, self.presence_mg)
-        drawn_ng = draw_hidden(missing_ng, self.hidden_ratio, generator)
+        x, missing, covariates = open_inputs(minibatch, self.presence_mg)
+        hidden, _ = draw_hidden(missing, self.hidden_ratio, generator)
         covariates = forget_levels(covariates, self.unknown_ratio, generator)
-        logits_nc, encoding = self.model(x_ng, drawn_ng | missing_ng, covariates)
+        logits_nc, encoding = self.model.classify(x, hidden, covariates)
         loss = weigh_loss(logits_nc, minibatch.label, self.weight_c)
         return loss + self.lambda_sparse * encoding.entropy
 
-    def logits(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Tensor:
+    def logits(self, x: Entries, missing: GeneSets, covariates: Covariates) -> Tensor:
         """Logits (n, c), as `predict` asks for them."""
-        return self.model(x_ng, missing_ng, covariates)[0]
+        return self.model.classify(x, missing, covariates)[0]
 
     def validate(self) -> dict[str, float]:
         """Class-balanced loss and macro-F1 of the labelled validation cells."""

@@ -24,11 +24,14 @@ from torch import Tensor
 
 from tabatlas import names
 from tabatlas.stream.minibatch import Minibatch
+from tabatlas.tabnet.entries import Entries, GeneSets, drop_members
+from tabatlas.tabnet.products import multiply
 from tabatlas.train.checkpoint import name_part, pick
 
 PART = "typical"
 # Of the expected log ratio of a molecule in nats: less is rounding, and tells nothing.
 LEAST_NATS = 1e-6
+TINY = torch.finfo(torch.float32).tiny
 AGAINST = -1.0  # as loud against a type as a typical cell is for it
 
 
@@ -72,20 +75,20 @@ class Typicality:
         """The same on `device`."""
         return replace(self, profile_cg=self.profile_cg.to(device))
 
-    def measure(self, x_ng: Tensor, missing_ng: Tensor, logits_nc: Tensor) -> Tensor:
+    def measure(self, x: Entries, missing: GeneSets, logits_nc: Tensor) -> Tensor:
         """Typicality (n,) of cells for the type under which their counts are the likeliest.
 
-        For the type of the greatest logit where it is below -1 for that one. `x_ng` is
-        log1p(CP10k), `missing_ng` True where a gene was not measured, as `predict` gives them. A
-        cell without a molecule has 0.
+        For the type of the greatest logit where it is below -1 for that one. `x` is log1p(CP10k),
+        `missing` the genes that were not measured, as `predict` gives them. A cell without a
+        molecule has 0.
         """
-        share_ng = scale_rows(torch.expm1(x_ng).masked_fill(missing_ng, 0))
-        typicality_n = x_ng.new_zeros(len(x_ng))
-        missing_mg, pattern_n = find_patterns(missing_ng)
-        for number, missing_g in enumerate(missing_mg):
-            rows = torch.nonzero(pattern_n == number).flatten()
+        seen = drop_members(x, missing)
+        share = scale_entries(seen._replace(value=torch.expm1(seen.value)))
+        typicality_n = logits_nc.new_zeros(x.n_rows, dtype=x.value.dtype)
+        for number, missing_g in enumerate(missing.member_mg):
+            rows = missing.set_n == number
             ratio_cg, expected_c = self.weigh_genes(missing_g)
-            found_nc = share_ng[rows] @ ratio_cg.T
+            found_nc = multiply(share.take(rows), ratio_cg.T.contiguous())
             typical_nc = torch.where(expected_c > LEAST_NATS, found_nc / expected_c, 0.0)
             likeliest_n, named_n = (
                 typical_nc.gather(1, score_nc.argmax(dim=1, keepdim=True))[:, 0]
@@ -118,20 +121,16 @@ class Typicality:
         return probability_n * np.clip(typicality_n / least, 0, 1)
 
 
-def find_patterns(missing_ng: Tensor) -> tuple[Tensor, Tensor]:
-    """The different rows (m, g), and which of them each cell has (n,).
-
-    The cells of a dataset share one: there are few in a minibatch, and of a query one. To look for
-    several takes a third of the time of `measure`.
-    """
-    if (missing_ng == missing_ng[:1]).all():
-        return missing_ng[:1], missing_ng.new_zeros(len(missing_ng), dtype=torch.int64)
-    return torch.unique(missing_ng, dim=0, return_inverse=True)
+def scale_entries(weight: Entries) -> Entries:
+    """Rows that sum to 1."""
+    row = weight.rows()
+    total_n = weight.value.new_zeros(weight.n_rows).index_add(0, row, weight.value)
+    return weight._replace(value=weight.value / total_n[row].clamp_min(TINY))
 
 
 def scale_rows(weight_ng: Tensor) -> Tensor:
     """Rows that sum to 1; a row of zeros stays so."""
-    return weight_ng / weight_ng.sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    return weight_ng / weight_ng.sum(dim=1, keepdim=True).clamp_min(TINY)
 
 
 def count_molecules(minibatch: Minibatch) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from tabatlas.tabnet.covariates import CONDITION, Covariate, CovariateColumns, Covariates
 from tabatlas.tabnet.encoder import Encoder
+from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.layers import draw_linear
+from tabatlas.tabnet.sparse import encode
 from tabatlas.train.checkpoint import load_weights, pick
 from tabatlas.train.model import Model, build_encoder
 
@@ -29,9 +31,9 @@ class Embedder(nn.Module):
         self.mean = draw_linear(width, n_latent, generator)
         self.log_variance = draw_linear(width, n_latent, generator)
 
-    def forward(self, x_ng: Tensor, hidden_ng: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Entries, hidden: GeneSets) -> tuple[Tensor, Tensor]:
         """Mean and log variance (n, z). Covariates of the encoder stay unknown."""
-        embedding_nd = self.encoder(x_ng, hidden_ng).embedding_nd
+        embedding_nd = encode(self.encoder, x, hidden).embedding_nd
         return self.mean(embedding_nd), self.log_variance(embedding_nd)
 
 
@@ -64,11 +66,15 @@ class CountDecoder(nn.Module):
         """
         return MOST_LOG_DISPERSION * torch.tanh(self.dispersion_g / MOST_LOG_DISPERSION)
 
-    def forward(self, place_nz: Tensor, covariates: Covariates, missing_ng: Tensor) -> Tensor:
-        """Log share (n, g) of the counts of all measured genes; -inf where a gene is missing."""
+    def transform(self, place_nz: Tensor, covariates: Covariates) -> Tensor:
+        """Features (n, width + conditions) that `share` reads."""
         condition_nc = self.conditions(covariates)
         hidden = F.relu(self.norm(self.first(torch.cat([place_nz, condition_nc], dim=1))))
-        logits_ng = self.genes(torch.cat([hidden, condition_nc], dim=1)) + self.bias_g
+        return torch.cat([hidden, condition_nc], dim=1)
+
+    def share(self, features_nw: Tensor, missing_ng: Tensor) -> Tensor:
+        """Log share (n, g) of the counts of all measured genes; -inf where a gene is missing."""
+        logits_ng = self.genes(features_nw) + self.bias_g
         return F.log_softmax(logits_ng.float().masked_fill(missing_ng, -torch.inf), dim=1)
 
 

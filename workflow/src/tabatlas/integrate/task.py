@@ -9,6 +9,8 @@ from tabatlas.integrate.model import CountDecoder, Embedder
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.covariates import Covariates
+from tabatlas.tabnet.entries import Entries, GeneSets
+from tabatlas.tabnet.tiles import sum_tiles
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs
 
 
@@ -35,30 +37,44 @@ class ConditionalCounts:
 
     def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
         """Negative evidence lower bound in nats per gene, mean over cells."""
-        x_ng, missing_ng, covariates = open_inputs(minibatch, self.presence_mg)
-        drawn_ng = draw_hidden(missing_ng, self.hidden_ratio, generator)
-        mean_nz, log_variance_nz = self.model["embedder"](x_ng, drawn_ng | missing_ng)
+        x, missing, covariates = open_inputs(minibatch, self.presence_mg)
+        hidden, _ = draw_hidden(missing, self.hidden_ratio, generator)
+        mean_nz, log_variance_nz = self.model["embedder"](x, hidden)
         noise_nz = torch.randn(mean_nz.shape, generator=generator, device=mean_nz.device)
         place_nz = mean_nz + noise_nz * (0.5 * log_variance_nz).exp()
         told = forget_levels(covariates, self.unknown_ratio, generator)
-        loss_n = self.surprise(minibatch, place_nz, told, missing_ng)
-        loss_n = loss_n + self.kl_weight * measure_distance(mean_nz, log_variance_nz)
-        return loss_n.mean() / x_ng.shape[1]
+        surprise = self.sum_surprise(minibatch, place_nz, told, missing)
+        distance = measure_distance(mean_nz, log_variance_nz).sum()
+        return (surprise + self.kl_weight * distance) / self.count_values(minibatch)
 
-    def surprise(
-        self, minibatch: Minibatch, place_nz: Tensor, covariates: Covariates, missing_ng: Tensor
+    def sum_surprise(
+        self, minibatch: Minibatch, place_nz: Tensor, covariates: Covariates, missing: GeneSets
     ) -> Tensor:
-        """Negative log probability (n,) of the cells' counts, given how many there are."""
-        decoder = self.model["decoder"]
-        count_ng = minibatch.scatter(minibatch.count, missing_ng.shape[1])
-        log_share_ng = decoder(place_nz, covariates, missing_ng)
-        size_n = count_ng.sum(dim=1, keepdim=True).clamp_min(1).log()
-        dispersion_g = decoder.log_dispersion_g
-        return measure_surprise(count_ng, log_share_ng + size_n, dispersion_g, ~missing_ng)
+        """Negative log probability of the cells' counts, given how many each has; their sum."""
+        decoder, n_genes = self.model["decoder"], self.presence_mg.shape[1]
+        counts = Entries(minibatch.indptr, minibatch.gene, minibatch.count)
 
-    def embed(self, x_ng: Tensor, missing_ng: Tensor, covariates: Covariates) -> Tensor:
+        def measure(tile: slice, features_tw: Tensor) -> Tensor:
+            count_tg = counts.slice(tile.start, tile.stop).to_dense(n_genes)
+            missing_tg = missing.member_mg[missing.set_n[tile]]
+            log_share_tg = decoder.share(features_tw, missing_tg)
+            size_t = count_tg.sum(dim=1, keepdim=True).clamp_min(1).log()
+            dispersion_g = decoder.log_dispersion_g
+            return measure_surprise(
+                count_tg, log_share_tg + size_t, dispersion_g, ~missing_tg
+            ).sum()
+
+        features_nw = decoder.transform(place_nz, covariates)
+        weights = [*decoder.genes.parameters(), decoder.bias_g, decoder.dispersion_g]
+        return sum_tiles(measure, features_nw, weights, n_genes)
+
+    def count_values(self, minibatch: Minibatch) -> int:
+        """Cells × genes: losses are in nats per value."""
+        return len(minibatch) * self.presence_mg.shape[1]
+
+    def embed(self, x: Entries, missing: GeneSets, covariates: Covariates) -> Tensor:
         """The mean of each cell's Gaussian (n, z), as `predict` asks for it."""
-        return self.model["embedder"](x_ng, missing_ng)[0]
+        return self.model["embedder"](x, missing)[0]
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -66,11 +82,10 @@ class ConditionalCounts:
         totals = np.zeros(2)
         for minibatch in self.validation.iterate(self.rows, self.batch_size):
             moved = minibatch.to(self.presence_mg.device)
-            x_ng, missing_ng, covariates = open_inputs(moved, self.presence_mg)
-            mean_nz, log_variance_nz = self.model["embedder"](x_ng, missing_ng)
-            surprise_n = self.surprise(moved, mean_nz, covariates, missing_ng)
-            distance_n = measure_distance(mean_nz, log_variance_nz)
-            totals += surprise_n.sum().item(), distance_n.sum().item()
+            x, missing, covariates = open_inputs(moved, self.presence_mg)
+            mean_nz, log_variance_nz = self.model["embedder"](x, missing)
+            surprise = self.sum_surprise(moved, mean_nz, covariates, missing)
+            totals += surprise.item(), measure_distance(mean_nz, log_variance_nz).sum().item()
         surprise, distance = totals / (len(self.rows) * self.presence_mg.shape[1])
         return {
             "validation_loss": surprise + self.kl_weight * distance,

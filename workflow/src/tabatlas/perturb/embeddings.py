@@ -10,7 +10,6 @@ from sklearn.utils.extmath import randomized_svd
 from tabatlas.perturb.heads import Embedding
 from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.decoder import Decoder
-from tabatlas.train.predict import open_inputs
 
 
 def embed_by_decoder(decoder: Decoder) -> np.ndarray:
@@ -25,7 +24,8 @@ def embed_by_pca(source: PackedSource, decoder: Decoder, n_cells: int, seed: int
     mean, 0.
     """
     rows = np.arange(min(n_cells, len(source)))  # the pack is shuffled: a random sample
-    x_ng, missing_ng, _ = open_inputs(source.read(rows), source.presence)
+    cells = source.read(rows)
+    x_ng, missing_ng = cells.densify(source.n_genes), ~source.presence[cells.dataset]
     standardize = copy.deepcopy(decoder.standardize).cpu()  # the decoder stays where it is
     with torch.inference_mode():
         values_ng = standardize(x_ng).masked_fill(missing_ng, 0).numpy().astype(np.float64)

@@ -20,7 +20,6 @@ from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder
 from tabatlas.train.device import seed_generator
-from tabatlas.train.predict import draw_hidden
 
 ACTIVATED, KNOCKED_OUT = "activated", "knocked out"
 # Words of the CELLxGENE schema and those in common use.
@@ -93,7 +92,8 @@ def predict_zero_shot(
     total_g = torch.zeros(len(network.genes), dtype=torch.float64, device=device)
     for mask in range(settings.n_masks):
         generator = seed_generator(device, settings.seed, mask)
-        hidden_ng = missing_ng | draw_hidden(missing_ng, settings.hidden_ratio, generator)
+        coin_ng = torch.rand(missing_ng.shape, generator=generator, device=device)
+        hidden_ng = missing_ng | (coin_ng < settings.hidden_ratio)
         hidden_ng[:, list(places)] = False
         for start in range(0, len(x_ng), CHUNK):
             rows = slice(start, start + CHUNK)

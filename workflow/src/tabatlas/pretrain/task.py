@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
-from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder
-from tabatlas.tabnet.reconstruction import masked_loss
+from tabatlas.tabnet.reconstruction import sum_errors, sum_mean_errors
+from tabatlas.tabnet.sparse import encode
 from tabatlas.train.device import seed_generator
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs
 
@@ -49,39 +49,27 @@ class MaskedGenes:
 
     def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
         """Masked loss and the weighted entropy of the masks."""
-        x_ng, missing_ng, covariates = open_inputs(minibatch, self.presence_mg)
-        drawn_ng = draw_hidden(missing_ng, self.pretraining_ratio, generator)
+        x, missing, covariates = open_inputs(minibatch, self.presence_mg)
+        hidden, drawn = draw_hidden(missing, self.pretraining_ratio, generator)
         covariates = forget_levels(covariates, self.unknown_ratio, generator)
-        hidden_ng = drawn_ng | missing_ng
-        predicted_ng, target_ng, entropy = self.reconstruct(x_ng, hidden_ng, covariates)
-        return masked_loss(predicted_ng, target_ng, drawn_ng) + self.lambda_sparse * entropy
-
-    def reconstruct(
-        self, x_ng: Tensor, hidden_ng: Tensor, covariates: Covariates
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Predicted and true standardised values (n, g), and the entropy of the masks."""
-        encoding = self.model["encoder"](x_ng, hidden_ng, covariates)
-        decoder = self.model["decoder"]
-        return decoder(encoding.decision_snd), decoder.standardize(x_ng), encoding.entropy
+        encoding = encode(self.model["encoder"], x, hidden, covariates)
+        errors = sum_errors(self.model["decoder"], encoding.decision_snd, x, drawn)
+        return errors / drawn.count().clamp_min(1) + self.lambda_sparse * encoding.entropy
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
         """Masked loss on fixed hidden genes, beside that of predicting each gene's mean."""
         model_total, mean_total, n_scored = 0.0, 0.0, 0
-        asked = self.validation
+        asked, decoder = self.validation, self.model["decoder"]
         device = self.presence_mg.device
         for number, minibatch in enumerate(asked.source.iterate(asked.rows, asked.batch_size)):
-            x_ng, missing_ng, covariates = open_inputs(minibatch.to(device), self.presence_mg)
+            x, missing, covariates = open_inputs(minibatch.to(device), self.presence_mg)
             generator = seed_generator(device, asked.seed, VALIDATION_KEY, number)
-            drawn_ng = draw_hidden(missing_ng, self.pretraining_ratio, generator)
-            hidden_ng = drawn_ng | missing_ng
-            predicted_ng, target_ng, _ = self.reconstruct(x_ng, hidden_ng, covariates)
-            n_drawn = int(drawn_ng.sum())
-            model_total += masked_loss(predicted_ng, target_ng, drawn_ng).item() * n_drawn
-            # 0 is the gene's mean over the training cells.
-            at_mean_ng = torch.zeros_like(target_ng)
-            mean_total += masked_loss(at_mean_ng, target_ng, drawn_ng).item() * n_drawn
-            n_scored += n_drawn
+            hidden, drawn = draw_hidden(missing, self.pretraining_ratio, generator)
+            encoding = encode(self.model["encoder"], x, hidden, covariates)
+            model_total += sum_errors(decoder, encoding.decision_snd, x, drawn).item()
+            mean_total += sum_mean_errors(decoder, x, drawn).item()
+            n_scored += int(drawn.count())
         return {
             "validation_loss": model_total / n_scored,
             "gene_mean_loss": mean_total / n_scored,

@@ -20,7 +20,7 @@ class Minibatch:
     """n cells in compressed rows. All tensors lie on one device.
 
     `indptr` (n + 1,) int64, `gene` (entries,) int16 or int32 and `count` (entries,) float32 hold
-    the counts; `total_n` (n,) is the sum over all atlas genes, also of those that were not loaded;
+    the counts, genes ascending within a cell; `total_n` (n,) is the sum over all atlas genes, also of those that were not loaded;
     `dataset` (n,) is the row of the presence matrix; `label` (n,) the class, −1 where unlabelled;
     `level` (n, k) and `number` (n, j) are the covariates that the source was asked for, a level 0
     where unknown; `joinid` (n,) names the cells within the experiment.
@@ -53,11 +53,15 @@ class Minibatch:
         """The minibatch with each of its tensors changed."""
         return type(self)(**{one.name: change(getattr(self, one.name)) for one in fields(self)})
 
-    def densify(self, n_genes: int) -> Tensor:
-        """log1p(CP10k) of the loaded genes, (n, g) float32: the twin of `counts.log1p_cp10k`."""
+    def normalize(self) -> Tensor:
+        """log1p(CP10k) of the entries, float32: the twin of `counts.log1p_cp10k`."""
         factor_n = torch.where(self.total_n > 0, self.total_n / TARGET_SUM, 1.0).float()
-        factor = factor_n.repeat_interleave(self.indptr.diff())
-        return self.scatter(torch.log1p(self.count / factor), n_genes)
+        factor = factor_n.repeat_interleave(self.indptr.diff(), output_size=len(self.count))
+        return torch.log1p(self.count / factor)
+
+    def densify(self, n_genes: int) -> Tensor:
+        """log1p(CP10k) of the loaded genes, (n, g)."""
+        return self.scatter(self.normalize(), n_genes)
 
     def scatter(self, values: Tensor, n_genes: int) -> Tensor:
         """Values of the entries as a dense (n, g) float32; 0 where there is no entry."""

@@ -58,6 +58,7 @@ class QuerySource:
         """The cells of a block, of which the first has that place in the query."""
         n_cells = counts.shape[0]
         own = counts @ self.genes.selection
+        own.sort_indices()
         total_n = np.rint(counts @ self.genes.in_atlas.astype(np.float64)).astype(np.int64)
         number_nj = np.full((n_cells, len(self.numbers)), np.nan, dtype=np.float32)
         number_nj[:, [name == names.TOTAL_N for name in self.numbers]] = total_n[:, None]

@@ -7,6 +7,7 @@ from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.encoder import Encoder, Encoding
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.layers import draw_linear
+from tabatlas.tabnet.sparse import encode
 
 
 class Classifier(nn.Module):
@@ -37,5 +38,5 @@ class Classifier(nn.Module):
         covariates: Covariates | None = None,
     ) -> tuple[Tensor, Encoding]:
         """`forward` by the sparse form."""
-        encoding = self.encoder.encode(x, hidden, covariates)
+        encoding = encode(self.encoder, x, hidden, covariates)
         return self.head(encoding.embedding_nd), encoding

@@ -41,5 +41,9 @@ class Decoder(nn.Module):
 
     def forward(self, decision_snd: Tensor) -> Tensor:
         """Standardized values [n, g] of every gene, hidden or not."""
+        return self.genes(self.transform(decision_snd))
+
+    def transform(self, decision_snd: Tensor) -> Tensor:
+        """Features [n, n_d] of which every gene's value is a linear map."""
         steps = zip(self.feature, decision_snd, strict=True)
-        return self.genes(sum(transform(decision, self.shared) for transform, decision in steps))
+        return sum(transform(decision, self.shared) for transform, decision in steps)

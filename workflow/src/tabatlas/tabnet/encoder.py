@@ -17,10 +17,9 @@ from tabatlas.tabnet.covariates import (
     Covariates,
     append_columns,
 )
-from tabatlas.tabnet.entries import Entries, GeneSets
+from tabatlas.tabnet.entries import Entries
 from tabatlas.tabnet.layers import AttentiveTransformer, FeatureTransformer, draw_glu_linears
 from tabatlas.tabnet.scaling import build_scaling
-from tabatlas.tabnet.sparse import encode
 
 
 class Encoding(NamedTuple):
@@ -110,16 +109,6 @@ class Encoder(nn.Module):
                 masks.append(mask_nq)
         entropy = torch.stack(entropies).mean()
         return Encoding(torch.stack(decisions), entropy, torch.stack(masks) if masks else None)
-
-    def encode(
-        self,
-        x: Entries,
-        hidden: GeneSets | None = None,
-        covariates: Covariates | None = None,
-    ) -> Encoding:
-        """Encode log1p(CP10k) as `forward` does, by the exact sparse form (see `tabnet.sparse`)."""
-        decision_snd, entropy, masks = encode(self, x, hidden, covariates)
-        return Encoding(decision_snd, entropy, masks=masks)
 
     def open_input(self, x_ng: Tensor, hidden_ng: Tensor, columns_nc: Tensor) -> Tensor:
         """x̂: scaled genes, or their token where hidden, and the covariates that are inputs."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tabatlas.tabnet import loops
@@ -28,6 +29,24 @@ class Entries(NamedTuple):
         numbers = torch.arange(self.n_rows, device=self.indptr.device)
         return numbers.repeat_interleave(self.indptr.diff(), output_size=len(self.gene))
 
+    def is_sorted(self) -> bool:
+        """Whether genes ascend within every row, as all that reads them takes for granted."""
+        is_start = torch.zeros(len(self.gene) + 1, dtype=torch.bool, device=self.gene.device)
+        is_start[self.indptr] = True
+        return bool((is_start[1:-1] | (self.gene[1:] > self.gene[:-1])).all())
+
+    def slice(self, first: int, last: int) -> "Entries":
+        """The entries of consecutive rows."""
+        begin, end = self.indptr[first].item(), self.indptr[last].item()
+        indptr = self.indptr[first : last + 1] - begin
+        return Entries(indptr, self.gene[begin:end], self.value[begin:end])
+
+    def take(self, chosen_n: Tensor) -> "Entries":
+        """The entries of the rows where `chosen_n` (n,) is True."""
+        kept = chosen_n[self.rows()]
+        indptr = F.pad(self.indptr.diff()[chosen_n].cumsum(0), (1, 0))
+        return Entries(indptr, self.gene[kept], self.value[kept])
+
     def to_dense(self, n_genes: int) -> Tensor:
         """All values (n, g); 0 where there is no entry."""
         dense_ng = self.value.new_zeros(self.n_rows, n_genes)
@@ -40,6 +59,15 @@ class GeneSets(NamedTuple):
 
     set_n: Tensor  # (n,) int64, the cell's set
     member_mg: Tensor  # (m, g) bool
+
+    def compact(self) -> "GeneSets":
+        """Without sets that no cell has."""
+        used, set_n = torch.unique(self.set_n, return_inverse=True)
+        return GeneSets(set_n, self.member_mg[used])
+
+    def count(self) -> Tensor:
+        """Sum over cells of the genes in their sets."""
+        return self.member_mg.sum(1)[self.set_n].sum()
 
     def to_dense(self) -> Tensor:
         """Membership (n, g) of every cell."""

@@ -5,6 +5,7 @@ the result does not depend on how many there are.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,7 +30,7 @@ def share(work: Callable[..., Any], n_items: int, *arrays: Any) -> None:
     """Run `work(first, last, *arrays)` over ranges of items, one for each of torch's threads."""
     n_threads = max(1, min(torch.get_num_threads(), n_items))
     bounds = np.linspace(0, n_items, n_threads + 1).astype(np.int64)
-    ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+    ranges = list(itertools.pairwise(bounds))
     others = [open_pool(n_threads - 1).submit(work, *one, *arrays) for one in ranges[1:]]
     work(*ranges[0], *arrays)
     for other in others:
@@ -82,12 +83,14 @@ def find_end(column, begin, end, stop):
 
 @loop
 def multiply_rows(first, last, indptr, column, value, weight, out):
-    """Rows of out = entries × weight, some columns at a time so that their weights stay in cache."""
+    """Rows of out = entries × weight, some columns at a time: their weights stay in cache."""
     begin = indptr[first:last].copy()
     width = choose_width(last - first, indptr[last] - indptr[first], weight)
     for stop in range(width, len(weight) + width, width):
         for row in range(first, last):
-            own = slice(begin[row - first], find_end(column, begin[row - first], indptr[row + 1], stop))
+            own = slice(
+                begin[row - first], find_end(column, begin[row - first], indptr[row + 1], stop)
+            )
             add_entries(column[own], value[own], weight, out[row])
             begin[row - first] = own.stop
 
@@ -138,7 +141,9 @@ def transpose(indptr, column, value, n_columns):
 BLOCK = 64  # genes of which only the largest logit is looked at first
 
 # A comparison of numbers that are no NaN is vectorized.
-ordered = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"})
+ordered = numba.njit(
+    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"}
+)
 
 
 @ordered
@@ -217,7 +222,7 @@ def search_rows(
     first, last, value, hidden_t, hidden_mg, known_at, known_gene, known, power, n_steps, margin,
     count, place,
 ):  # fmt: skip
-    """Candidates of the rows of a tile of logits (t, g): `count` (t,) of them, in `place` (t, g)."""
+    """Candidates of the rows of a tile (t, g) of logits: `count` (t,) of them, in `place`."""
     top = np.empty((value.shape[1] + BLOCK - 1) // BLOCK, dtype=value.dtype)
     kept = np.empty(value.shape[1], dtype=value.dtype)
     for row in range(first, last):

@@ -31,9 +31,7 @@ class Multiply(Function):
     """Entries × weights."""
 
     @staticmethod
-    def forward(
-        ctx: Any, indptr: Tensor, gene: Tensor, value: Tensor, weight_gh: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, indptr: Tensor, gene: Tensor, value: Tensor, weight_gh: Tensor) -> Tensor:
         """(n, h)."""
         ctx.save_for_backward(indptr, gene, value, weight_gh)
         return multiply_entries(Entries(indptr, gene, value), weight_gh)

@@ -34,14 +34,14 @@ class Field(NamedTuple):
     selected, each with its own prior.
     """
 
-    attention_na: Tensor
     weight_ga: Tensor
+    attention_na: Tensor
     scale_cg: Tensor
     shift_cg: Tensor
     sizes: list[int]
     prior: float
-    hidden: GeneSets | None
-    known: Entries | None
+    hidden: GeneSets
+    known: Entries | None = None
 
     def measure(self, indptr: Tensor, gene: Tensor, prior: Tensor | float) -> Tensor:
         """Logits at entries (e,), differentiable; `prior` is theirs."""
@@ -89,9 +89,7 @@ def search_tile(
     """How many candidates the rows of a tile have (t,), and which."""
     n_rows, n_genes = logits_tg.shape
     nothing = np.empty(0, np.int64)
-    hidden = nothing, np.empty((0, 0), np.bool_)
-    if field.hidden is not None:
-        hidden = field.hidden.set_n[rows].numpy(), field.hidden.member_mg.numpy()
+    hidden = field.hidden.set_n[rows].numpy(), field.hidden.member_mg.numpy()
     known = nothing, np.empty(0, np.int32), np.empty(0, logits_tg.numpy().dtype)
     if field.known is not None:
         indptr, gene, value = (tensor.detach().numpy() for tensor in field.known)

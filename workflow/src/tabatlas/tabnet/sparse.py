@@ -8,21 +8,19 @@ set of hidden genes that occurs in the minibatch:
     x̂ W₁ = x (s ∘ W₁) + Σ_seen c W₁ + Σ_hidden t W₁
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tabatlas.tabnet.covariates import Covariates
+from tabatlas.tabnet.encoder import Encoder, Encoding
 from tabatlas.tabnet.entries import Entries, GeneSets, drop_members, look_up, unite
+from tabatlas.tabnet.layers import AttentiveTransformer
 from tabatlas.tabnet.precision import at_least_float32
 from tabatlas.tabnet.products import multiply
 from tabatlas.tabnet.select import POWER, Field, project, select
-
-if TYPE_CHECKING:
-    from tabatlas.tabnet.encoder import Encoder
-    from tabatlas.tabnet.layers import AttentiveTransformer
 
 
 class Input(NamedTuple):
@@ -38,24 +36,28 @@ class Input(NamedTuple):
 
 
 def encode(
-    encoder: "Encoder", x: Entries, hidden: GeneSets | None, covariates: Covariates | None
-) -> tuple[Tensor, Tensor, tuple[Entries, ...]]:
-    """Decisions (s, n, d), mean entropy of the masks, and the masks themselves."""
+    encoder: Encoder,
+    x: Entries,
+    hidden: GeneSets | None = None,
+    covariates: Covariates | None = None,
+) -> Encoding:
+    """Encode log1p(CP10k) as `encoder(…)` does; `Encoding.masks` hold what each step selects."""
     opened = open_input(encoder, x, hidden, covariates)
-    _, attention_na = encoder.split(encoder.splitter.finish(map_whole(encoder, opened), encoder.shared))
+    features = encoder.splitter.finish(map_whole(encoder, opened), encoder.shared)
+    _, attention_na = encoder.split(features)
     decisions, masks = [], []
     for attend, transform in zip(encoder.attentive, encoder.feature, strict=True):
-        mask = attend_sparsely(attend, attention_na, masks, opened, encoder)
+        mask = attend_sparsely(encoder, attend, attention_na, masks, opened)
         masks.append(mask)
         features = transform.finish(map_selected(encoder, opened, mask), encoder.shared)
         decision_nd, attention_na = encoder.split(features)
         decisions.append(F.relu(decision_nd))
     entropy = torch.stack([measure_entropy(mask) for mask in masks]).mean()
-    return torch.stack(decisions), entropy, tuple(masks)
+    return Encoding(torch.stack(decisions), entropy, masks=tuple(masks))
 
 
 def open_input(
-    encoder: "Encoder", x: Entries, hidden: GeneSets | None, covariates: Covariates | None
+    encoder: Encoder, x: Entries, hidden: GeneSets | None, covariates: Covariates | None
 ) -> Input:
     """Scale the input; nothing of a hidden gene is left but that it is hidden."""
     n_genes = len(encoder.token_g)
@@ -74,7 +76,7 @@ def open_input(
     return Input(x, hidden, gain_f, offset_f, scaled_nc, condition_nc, weight_fh)
 
 
-def map_whole(encoder: "Encoder", opened: Input) -> Tensor:
+def map_whole(encoder: Encoder, opened: Input) -> Tensor:
     """x̂ W₁ (n, 2h) of the whole input."""
     n_genes = len(encoder.token_g)
     weight_gh = opened.weight_fh[:n_genes]
@@ -84,7 +86,7 @@ def map_whole(encoder: "Encoder", opened: Input) -> Tensor:
     return multiply(opened.x, scaled_gh) + absent_nh + map_columns(opened, opened.columns_nc)
 
 
-def map_selected(encoder: "Encoder", opened: Input, mask: Entries) -> Tensor:
+def map_selected(encoder: Encoder, opened: Input, mask: Entries) -> Tensor:
     """(M ∘ x̂) W₁ (n, 2h): rows of W₁ only for genes that the mask selects."""
     n_genes, place = len(encoder.token_g), mask.gene.long()
     gain, offset = (one.index_select(0, place) for one in (opened.gain_f, opened.offset_f))
@@ -116,28 +118,33 @@ def spread_tail(mask: Entries, n_genes: int, n_tail: int) -> Tensor:
 
 
 def attend_sparsely(
-    attend: "AttentiveTransformer",
+    encoder: Encoder,
+    attend: AttentiveTransformer,
     attention_na: Tensor,
     masks: list[Entries],
     opened: Input,
-    encoder: "Encoder",
 ) -> Entries:
     """The mask of a step, given those of the steps before."""
     power, gamma = POWER[encoder.architecture.mask_type], encoder.architecture.gamma
+    # Covariates can always be selected.
+    member_mq = F.pad(opened.hidden.member_mg, (0, encoder.inputs.n_covariates))
     # Selection is discontinuous: logits in bfloat16 would select other genes.
     with torch.autocast(attention_na.device.type, enabled=False):
         folded = attend.norm.fold(at_least_float32(attention_na), attend.linear.weight)
-        field = Field(*folded[:1], attend.linear.weight, *folded[1:], gamma ** len(masks), None, None)
-        member_mq = F.pad(opened.hidden.member_mg, (0, encoder.inputs.n_covariates))
-        field = field._replace(hidden=opened.hidden._replace(member_mg=member_mq))
-        with torch.no_grad():
-            if masks:
-                indptr, gene = unite(masks)
-                known = field.measure(indptr, gene, relax(masks, indptr, gene, gamma))
-                field = field._replace(known=Entries(indptr, gene, known))
+        hidden = opened.hidden._replace(member_mg=member_mq)
+        field = Field(attend.linear.weight, *folded, gamma ** len(masks), hidden)
+        if masks:
+            field = field._replace(known=measure_known(field, masks, gamma))
         indptr, gene = select(field, power)
         logits = field.measure(indptr, gene, relax(masks, indptr, gene, gamma))
         return Entries(indptr, gene, project(indptr, logits, power))
+
+
+@torch.no_grad()
+def measure_known(field: Field, masks: list[Entries], gamma: float) -> Entries:
+    """Logits of the genes that steps before have selected, whose prior is another."""
+    indptr, gene = unite(masks)
+    return Entries(indptr, gene, field.measure(indptr, gene, relax(masks, indptr, gene, gamma)))
 
 
 def relax(masks: list[Entries], indptr: Tensor, gene: Tensor, gamma: float) -> Tensor | float:
