@@ -20,6 +20,11 @@ loop = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"
 CACHE_BYTES = 1 << 19  # of weights that are worked on at a time: half of a core's second cache
 
 
+def can_run(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is where the loops are."""
+    return tensor.device.type == "cpu"
+
+
 @functools.cache
 def open_pool(n_threads: int) -> ThreadPoolExecutor:
     """Threads that are kept: starting them would take longer than most loops."""

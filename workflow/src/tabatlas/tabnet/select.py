@@ -53,15 +53,28 @@ class Field(NamedTuple):
 
     def number_chunks(self) -> Tensor:
         """Chunk of each cell (n,)."""
-        sizes = torch.tensor(self.sizes, device=self.scale_cg.device)
-        return torch.arange(len(sizes), device=sizes.device).repeat_interleave(
-            sizes, output_size=len(self.attention_na)
-        )
+        cell_n = torch.arange(len(self.attention_na), device=self.scale_cg.device)
+        n_larger = self.sizes.count(self.sizes[0])
+        # Arithmetic in place of a table: that would have to be sent to a GPU.
+        border = n_larger * self.sizes[0]
+        smaller_n = (cell_n - border) // self.sizes[-1] + n_larger
+        return torch.where(cell_n < border, cell_n // self.sizes[0], smaller_n)
 
 
 @torch.no_grad()
 def select(field: Field, power: int) -> tuple[Tensor, Tensor]:
     """Row pointers (n + 1,) and genes (e,) int32 of candidates, ascending within each cell."""
+    if loops.can_run(field.weight_ga):
+        return select_by_tiles(field, power)
+    # Triton comes with builds of torch for a GPU only.
+    from tabatlas.tabnet.select_cuda import find_candidates
+
+    margin = MARGIN * torch.finfo(field.weight_ga.dtype).eps
+    return find_candidates(*field[:4], field.prior, field.hidden, field.known, power, margin)
+
+
+def select_by_tiles(field: Field, power: int) -> tuple[Tensor, Tensor]:
+    """`select` on a CPU."""
     n_genes, kind = len(field.weight_ga), field.weight_ga.dtype
     n_rows = max(1, TILE_BYTES // (n_genes * kind.itemsize))
     logits_tg = field.weight_ga.new_empty(n_rows, n_genes)
@@ -117,10 +130,7 @@ class ProjectRows(Function):
     @staticmethod
     def forward(ctx: Any, indptr: Tensor, logits: Tensor, power: int) -> Tensor:
         """(e,)."""
-        gap = torch.empty_like(logits)
-        n_steps = count_newton_steps(max(2, len(logits)), logits.dtype)
-        arrays = indptr.numpy(), logits.detach().numpy(), power, n_steps, gap.numpy()
-        loops.share(loops.project_rows, len(indptr) - 1, *arrays)
+        gap = find_gaps(indptr, logits, power)
         ctx.save_for_backward(indptr, gap if power == 2 else gap.ceil())
         return gap.square() if power == 2 else gap
 
@@ -128,7 +138,37 @@ class ProjectRows(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """As `projections.center_gradient`."""
         indptr, weight = ctx.saved_tensors
-        centered = torch.empty_like(weight)
-        arrays = indptr.numpy(), weight.numpy(), grad.contiguous().numpy(), centered.numpy()
-        loops.share(loops.center_rows, len(indptr) - 1, *arrays)
-        return None, centered, None
+        return None, center_gradient(indptr, weight, grad.contiguous()), None
+
+
+def find_gaps(indptr: Tensor, logits: Tensor, power: int) -> Tensor:
+    """p of sparsemax, or √p of entmax-1.5, within ragged rows (e,)."""
+    if not loops.can_run(logits):
+        from tabatlas.tabnet import select_cuda
+
+        return select_cuda.find_gaps(indptr, logits, power)
+    gap = torch.empty_like(logits)
+    n_steps = count_newton_steps(max(2, len(logits)), logits.dtype)
+    arrays = indptr.numpy(), logits.detach().numpy(), power, n_steps, gap.numpy()
+    loops.share(loops.project_rows, len(indptr) - 1, *arrays)
+    return gap
+
+
+def center_gradient(indptr: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    """`projections.center_gradient` within ragged rows (e,)."""
+    if not loops.can_run(weight):
+        weighted = weight * grad
+        total_n, weighted_n = (sum_rows(indptr, one) for one in (weight, weighted))
+        mean_n = weighted_n / total_n.clamp_min(torch.finfo(weight.dtype).tiny)
+        row = Entries(indptr, weight, weight).rows()
+        return torch.addcmul(weighted, weight, mean_n[row], value=-1)
+    centered = torch.empty_like(weight)
+    arrays = indptr.numpy(), weight.numpy(), grad.numpy(), centered.numpy()
+    loops.share(loops.center_rows, len(indptr) - 1, *arrays)
+    return centered
+
+
+def sum_rows(indptr: Tensor, value: Tensor) -> Tensor:
+    """Sum of each ragged row (n,)."""
+    # "unsafe" is a look at the pointers left out, for which the host would wait.
+    return torch.segment_reduce(value, "sum", offsets=indptr, initial=0, unsafe=True)
