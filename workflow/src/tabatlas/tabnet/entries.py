@@ -83,9 +83,12 @@ def from_dense(x_ng: Tensor) -> Entries:
 
 
 def drop_members(x: Entries, sets: GeneSets) -> Entries:
-    """The entries of genes that are not in their cell's set."""
+    """The entries of genes that are not in their cell's set; on a GPU the others are 0 instead."""
     row = x.rows()
     kept = ~sets.member_mg[sets.set_n[row], x.gene.long()]
+    if not loops.can_run(kept):
+        # The host would wait for their number.
+        return x._replace(value=x.value * kept)
     indptr = torch.zeros_like(x.indptr)
     torch.cumsum(torch.bincount(row[kept], minlength=x.n_rows), 0, out=indptr[1:])
     return Entries(indptr, x.gene[kept], x.value[kept])
@@ -101,7 +104,7 @@ def look_up(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
 
 def match(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
     """Where these rows and genes stand among other entries (e,) int64; -1 where they do not."""
-    if gene.device.type == "cpu":
+    if loops.can_run(gene):
         place = torch.empty(len(gene), dtype=torch.int64)
         arrays = indptr, gene, among.indptr, among.gene, place
         loops.share(loops.match_rows, len(indptr) - 1, *(one.numpy() for one in arrays))
@@ -118,7 +121,5 @@ def unite(parts: Sequence[Entries]) -> tuple[Tensor, Tensor]:
     if len(parts) == 1:
         return parts[0].indptr, parts[0].gene
     keys = torch.cat([part.rows() * GENES + part.gene for part in parts]).unique()
-    indptr = torch.zeros_like(parts[0].indptr)
-    counts = torch.bincount(keys // GENES, minlength=parts[0].n_rows)
-    torch.cumsum(counts, 0, out=indptr[1:])
-    return indptr, (keys % GENES).int()
+    starts = torch.arange(parts[0].n_rows + 1, device=keys.device) * GENES
+    return torch.searchsorted(keys, starts), (keys % GENES).int()

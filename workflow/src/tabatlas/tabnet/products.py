@@ -16,6 +16,9 @@ from torch.autograd import Function
 from tabatlas.tabnet import loops
 from tabatlas.tabnet.entries import Entries
 
+# cuSPARSE has no product at entries in half precision.
+in_float32 = torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)
+
 
 def multiply(entries: Entries, weight_gh: Tensor) -> Tensor:
     """Entries (n, g) × weights (g, h) → (n, h); a gradient for values and for weights."""
@@ -31,6 +34,7 @@ class Multiply(Function):
     """Entries × weights."""
 
     @staticmethod
+    @in_float32
     def forward(ctx: Any, indptr: Tensor, gene: Tensor, value: Tensor, weight_gh: Tensor) -> Tensor:
         """(n, h)."""
         ctx.save_for_backward(indptr, gene, value, weight_gh)
@@ -56,6 +60,7 @@ class Sample(Function):
     """Dot products at entries."""
 
     @staticmethod
+    @in_float32
     def forward(ctx: Any, a_nk: Tensor, b_gk: Tensor, indptr: Tensor, gene: Tensor) -> Tensor:
         """(e,)."""
         ctx.save_for_backward(a_nk, b_gk, indptr, gene)
@@ -77,7 +82,7 @@ class Sample(Function):
 
 def multiply_entries(entries: Entries, weight_gh: Tensor) -> Tensor:
     """Entries (n, g) × weights (g, h)."""
-    if weight_gh.device.type != "cpu":
+    if not loops.can_run(weight_gh):
         return open_csr(entries, len(weight_gh)) @ weight_gh
     out_nh = weight_gh.new_zeros(entries.n_rows, weight_gh.shape[1])
     arrays = [tensor.detach().numpy() for tensor in (*entries, weight_gh, out_nh)]
@@ -87,7 +92,7 @@ def multiply_entries(entries: Entries, weight_gh: Tensor) -> Tensor:
 
 def multiply_transposed(entries: Entries, other_nh: Tensor, n_genes: int) -> Tensor:
     """Entriesᵀ (g, n) × other (n, h)."""
-    if other_nh.device.type != "cpu":
+    if not loops.can_run(other_nh):
         return open_csr(entries, n_genes).t() @ other_nh
     by_gene = loops.transpose(*(tensor.detach().numpy() for tensor in entries), n_genes)
     out_gh = other_nh.new_zeros(n_genes, other_nh.shape[1])
@@ -99,7 +104,7 @@ def multiply_transposed(entries: Entries, other_nh: Tensor, n_genes: int) -> Ten
 def sample_entries(a_nk: Tensor, b_gk: Tensor, indptr: Tensor, gene: Tensor) -> Tensor:
     """Products of a (n, k) and bᵀ (k, g) at the entries of a pattern."""
     value = a_nk.new_zeros(len(gene))
-    if a_nk.device.type != "cpu":
+    if not loops.can_run(a_nk):
         pattern = open_csr(Entries(indptr, gene, value), len(b_gk))
         return torch.sparse.sampled_addmm(pattern, a_nk, b_gk.t(), beta=0).values()
     arrays = [tensor.detach().numpy() for tensor in (indptr, gene, a_nk, b_gk, value)]

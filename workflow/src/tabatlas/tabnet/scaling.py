@@ -88,10 +88,14 @@ class BatchScaling(nn.Module):
     def measure_entries(
         self, x: Entries, hidden: GeneSets, columns_nc: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`measure` of genes that are given by their entries, and of the columns after them."""
+        """`measure` of genes that are given by their entries, and of the columns after them.
+
+        An entry of a hidden gene must be 0: it then adds as much as it takes away.
+        """
         n_genes, place = hidden.member_mg.shape[1], x.gene.long()
         zero_g = x.value.new_zeros(n_genes)
-        cells_m = torch.bincount(hidden.set_n, minlength=len(hidden.member_mg)).to(zero_g.dtype)
+        one_n = zero_g.new_ones(x.n_rows)
+        cells_m = zero_g.new_zeros(len(hidden.member_mg)).index_add(0, hidden.set_n, one_n)
         seen_g = x.n_rows - cells_m @ hidden.member_mg.to(zero_g.dtype)
         mean_g = zero_g.index_add(0, place, x.value) / seen_g.clamp_min(1)
         # A cell without an entry is the square of the mean away.
