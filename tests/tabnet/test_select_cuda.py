@@ -39,7 +39,8 @@ SIGNATURES = [
 def test_kernels_find_what_the_dense_projections_select(interpreted: bool) -> None:
     # Triton reads the variable when it is imported; in this process it would stay so.
     environment = {**os.environ, "TRITON_INTERPRET": str(int(interpreted))}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", CASES]
+    options = ["-p", "no:cacheprovider", "--confcutdir", CASES.parent]
+    command = [sys.executable, "-m", "pytest", *options, CASES]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

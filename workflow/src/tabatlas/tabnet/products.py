@@ -115,6 +115,6 @@ def sample_entries(a_nk: Tensor, b_gk: Tensor, indptr: Tensor, gene: Tensor) -> 
 def open_csr(entries: Entries, n_genes: int) -> Tensor:
     """The entries as torch's own sparse rows (n, g)."""
     size = (entries.n_rows, n_genes)
-    return torch.sparse_csr_tensor(
-        entries.indptr, entries.gene.long(), entries.value, size, check_invariants=False
-    )
+    # Half the bytes of int64, and what cuSPARSE is made for.
+    pattern = entries.indptr.int(), entries.gene.int()
+    return torch.sparse_csr_tensor(*pattern, entries.value, size, check_invariants=False)

@@ -166,6 +166,7 @@ def find_candidates(
     is above the cell's threshold are found, and few others: those within `margin`, in units of the
     largest logit or of 1, and those above the threshold of the groups' largest alone.
     """
+    assert weight_ga.dtype == torch.float32, "the kernels compute in float32"
     (n_cells, n_a), n_genes, n_chunks = attention_na.shape, len(weight_ga), len(scale_cg)
     largest_nw = attention_na.new_empty(n_cells, triton.cdiv(n_genes, GROUP.value))
     words = None if known is None else number_words(known, largest_nw.shape[1])
