@@ -18,7 +18,12 @@ from tabatlas.tabnet.covariates import (
     append_columns,
 )
 from tabatlas.tabnet.entries import Entries
-from tabatlas.tabnet.layers import AttentiveTransformer, FeatureTransformer, draw_glu_linears
+from tabatlas.tabnet.layers import (
+    AttentiveTransformer,
+    FeatureTransformer,
+    draw_glu_linears,
+    lay_by_input,
+)
 from tabatlas.tabnet.scaling import build_scaling
 
 
@@ -65,6 +70,8 @@ class Encoder(nn.Module):
         self.token_g = nn.Parameter(torch.zeros(n_genes))
         n_inputs = n_genes + n_columns + len(self.conditions)
         self.shared = draw_glu_linears(n_inputs, width, architecture.n_shared, generator)
+        # The sparse form reads and writes the weights of one gene at a time.
+        lay_by_input(self.shared[0])
         self.splitter = FeatureTransformer(width, architecture, generator)
         steps = range(architecture.n_steps)
         self.attentive = nn.ModuleList(

@@ -85,3 +85,8 @@ def draw_linear(n_inputs: int, n_outputs: int, generator: torch.Generator) -> nn
     linear = nn.utils.skip_init(nn.Linear, n_inputs, n_outputs, bias=False)
     nn.init.normal_(linear.weight, std=n_inputs**-0.5, generator=generator)
     return linear
+
+
+def lay_by_input(linear: nn.Linear) -> None:
+    """Put the weights of an input (outputs,) side by side in memory; shape and values stay."""
+    linear.weight.data = linear.weight.data.t().contiguous().t()

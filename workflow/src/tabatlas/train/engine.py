@@ -243,10 +243,10 @@ class Trainer:
         self.progress = Progress(**state)
         load_weights(self.task.model, pick(tensors, "model"), str(self.path))
         unpack_optimizer(self.optimizer, pick(tensors, "optimizer"))
-        self.average, self.best = (
-            {name: tensor.to(self.device) for name, tensor in pick(tensors, part).items()}
-            for part in ("average", "best")
-        )
+        # Into the tensors at hand, which lie in memory as the model's own do.
+        for part, weights in (("average", self.average), ("best", self.best)):
+            for name, tensor in pick(tensors, part).items():
+                weights[name].copy_(tensor)
         logger.info("resuming at epoch %d, step %d", self.progress.epoch, self.progress.step)
 
     def listening(self) -> "Listening":
