@@ -91,10 +91,8 @@ def draw_field(shape: Shape, generator, dtype):
     def draw(*size):
         return torch.randn(*size, generator=generator, dtype=dtype)
 
-    attention_na, weight_ga = (
-        draw(n_cells, shape.n_attention),
-        draw(shape.n_genes, shape.n_attention),
-    )
+    attention_na = draw(n_cells, shape.n_attention)
+    weight_ga = draw(shape.n_genes, shape.n_attention)
     scale_cg = shape.gain * draw(n_chunks, shape.n_genes)
     shift_cg = shape.gain * draw(n_chunks, shape.n_genes)
     field = Field(attention_na, weight_ga, scale_cg, shift_cg, shape.sizes, 1.0, None, None)
