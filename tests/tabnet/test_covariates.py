@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from both_forms import FORMS, Cells, classify
 from pytorch_tabnet.tab_network import TabNet
-from test_peer_parity import TOLERANCE, copy_encoder, randomize
+from test_peer_parity import TOLERANCE, compare_gradients, copy_pairs, pair_encoders, randomize
 
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.classifier import Classifier
@@ -57,8 +58,9 @@ def doubles(monkeypatch):
 @pytest.mark.usefixtures("doubles")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("mask_type", ["sparsemax", "entmax"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_mixed_table_gives_the_outputs_and_masks_of_the_peer(
-    generator, x_ng, covariates, mask_type, training
+    generator, x_ng, covariates, mask_type, training, form
 ):
     ours = make_network(
         generator, make_covariates("input"), scaling="batchnorm", mask_type=mask_type
@@ -77,11 +79,14 @@ def test_a_mixed_table_gives_the_outputs_and_masks_of_the_peer(
         group_attention_matrix=torch.eye(first + len(SIZES)),
     )
     randomize(peer, generator)
-    for row, width, table in zip((0, 6, 10), WIDTHS, peer.embedder.embeddings, strict=True):
-        # Our row 0 of each table is the unknown level, which the peer lacks.
-        target = ours.encoder.inputs.table.weight.data[row + 1 : row + 1 + len(table.weight)]
-        target[:, :width] = table.weight.data
-    copy_encoder(peer.tabnet.encoder, ours.encoder)
+    tables = list(zip((1, 7, 11), WIDTHS, peer.embedder.embeddings, strict=True))
+    # Our row 0 of each table is the unknown level, which the peer lacks.
+    for row, width, theirs in tables:
+        ours.encoder.inputs.table.weight.data[row : row + len(theirs.weight), :width] = (
+            theirs.weight
+        )
+    pairs = list(pair_encoders(peer.tabnet.encoder, ours.encoder))
+    copy_pairs(pairs)
     ours.head.weight.data.copy_(peer.tabnet.final_mapping.weight)
     peer.train(training), ours.train(training)
 
@@ -89,18 +94,25 @@ def test_a_mixed_table_gives_the_outputs_and_masks_of_the_peer(
     table = torch.cat([x_ng, age, (covariates.level_nk - 1).double()], dim=1)
     their_logits, their_loss = peer(table)
     their_importance, their_masks = peer.forward_masks(table)
-    logits_nc, encoding = ours(x_ng, covariates=covariates, return_masks=True)
+    cells = Cells(x_ng, covariates=covariates)
+    logits_nc, encoding, masks_snq = classify(ours, form, cells)
 
     close = {"rtol": 0, "atol": TOLERANCE[torch.float64]}
     assert torch.allclose(logits_nc, their_logits, **close)
     assert torch.allclose(encoding.entropy, -their_loss, **close)
-    for mask_nq, their_mask in zip(encoding.masks_sng, their_masks.values(), strict=True):
+    for mask_nq, their_mask in zip(masks_snq, their_masks.values(), strict=True):
         assert torch.allclose(ours.encoder.inputs.spread(mask_nq), their_mask, **close)
-    importance_nf = ours.encoder.inputs.spread(
-        weigh_masks(encoding.masks_sng, encoding.decision_snd)
-    )
+    importance_nf = ours.encoder.inputs.spread(weigh_masks(masks_snq, encoding.decision_snd))
     expected = (their_importance / their_importance.sum(-1, keepdim=True)).nan_to_num(0)
     assert torch.allclose(importance_nf, expected, **close)
+
+    (logits_nc.square().mean() + encoding.entropy).backward()
+    (their_logits.square().mean() - their_loss).backward()
+    compare_gradients(pairs, 10 * TOLERANCE[torch.float64])
+    gradient = ours.encoder.inputs.table.weight.grad
+    for row, width, theirs in tables:
+        found = gradient[row : row + len(theirs.weight), :width]
+        assert torch.allclose(found, theirs.weight.grad, **close)
 
 
 @pytest.mark.parametrize("role", ["input", "condition"])

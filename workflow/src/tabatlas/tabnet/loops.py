@@ -206,9 +206,21 @@ def keep_above(value, top, bound, place, kept):
     return n_kept
 
 
+@loop
+def is_broken(value):
+    """Whether NaN or +inf is among some values: what is `ordered` would not see it."""
+    total = value.dtype.type(0)
+    for i in range(len(value)):
+        total += value[i]
+    return not total < np.inf
+
+
 @ordered
 def search_row(value, power, n_steps, margin, top, place, kept):
-    """Places of a row's candidates; returns how many."""
+    """Places of a row's candidates, all where one is NaN; returns how many."""
+    if is_broken(value):
+        place[:] = np.arange(len(value))
+        return len(value)
     for block in range(len(top)):
         top[block] = find_top(value[block * BLOCK : (block + 1) * BLOCK])
     highest = find_top(top)
@@ -257,7 +269,8 @@ def project_rows(first, last, indptr, value, power, n_steps, out):
     """√p of entmax-1.5, or p of sparsemax: the projection of each row of entries."""
     for row in range(first, last):
         own = value[indptr[row] : indptr[row + 1]]
-        if len(own) == 0:
+        if is_broken(own):
+            out[indptr[row] : indptr[row + 1]] = np.nan
             continue
         start = find_top(own) - value.dtype.type(power)
         threshold = find_threshold(own, start, power, n_steps)
