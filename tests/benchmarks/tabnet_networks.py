@@ -9,7 +9,6 @@ import tabnet_yardstick as yardstick
 import torch
 import torch.nn.functional as F
 from pytorch_tabnet.tab_network import TabNetNoEmbeddings
-from tabatlas.tabnet.entries import Entries
 from tabnet_cells import N_CLASSES, Cells
 from torch import Tensor, nn
 
@@ -17,6 +16,9 @@ from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder
+from tabatlas.tabnet.entries import Entries, GeneSets
+from tabatlas.tabnet.reconstruction import sum_errors
+from tabatlas.train.predict import draw_hidden
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tabnet"))
 
@@ -112,6 +114,27 @@ def peer_loss(network: TabNetNoEmbeddings, cells: Cells) -> Tensor:
     """The loss of pytorch-tabnet, which returns the entropy's negative."""
     logits_nc, negative = network(cells.dense())
     return weigh(logits_nc, -negative, cells)
+
+
+def draw_sets(cells: Cells, generator: torch.Generator) -> GeneSets:
+    """Half of the genes, as the package draws them when all are measured."""
+    set_n = torch.zeros_like(cells.label_n)
+    missing = GeneSets(set_n, torch.zeros(1, len(cells.mean_g), dtype=torch.bool))
+    return draw_hidden(missing, 0.5, generator)[1]
+
+
+def dense_masked_loss(network: nn.Module, cells: Cells, hidden_ng: Tensor) -> Tensor:
+    """The yardstick's loss of pretraining."""
+    error, entropy = network(cells.dense(), hidden_ng)
+    return error + LAMBDA_SPARSE * entropy
+
+
+def sparse_masked_loss(network: nn.ModuleDict, cells: Cells, hidden: GeneSets) -> Tensor:
+    """Our loss of pretraining."""
+    x = list_entries(cells)
+    encoding = network["encoder"].encode(x, hidden, None)
+    errors = sum_errors(network["decoder"], encoding.decision_snd, x, hidden)
+    return errors / hidden.count() + LAMBDA_SPARSE * encoding.entropy
 
 
 def make_step(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
