@@ -44,6 +44,7 @@ from workflow import print_line
 
 from tabatlas.tabnet.architecture import PRESETS, Architecture
 from tabatlas.tabnet.layers import FLAT_GAIN
+from tabatlas.tabnet.sparse import encode
 
 N_CELLS, N_GENES = 1024, 19_331
 SCTAB = PRESETS["sctab"]
@@ -169,7 +170,7 @@ def measure_peer(key: str, cells: Cells) -> dict[str, Any]:
     ours = networks.make_step(pair.ours, lambda: networks.sparse_loss(pair.ours, cells))
     found = compare(key, theirs, ours)
     with torch.no_grad():
-        masks = pair.ours.encoder.encode(networks.list_entries(cells), None, None).masks
+        masks = encode(pair.ours.encoder, networks.list_entries(cells), None, None).masks
     support = torch.cat([mask.indptr.diff() for mask in masks])
     return found | {f"{key}_support": (float(support.float().mean()), int(support.max()))}
 

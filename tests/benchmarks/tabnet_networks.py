@@ -18,6 +18,7 @@ from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.reconstruction import sum_errors
+from tabatlas.tabnet.sparse import encode
 from tabatlas.train.predict import draw_hidden
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tabnet"))
@@ -132,7 +133,7 @@ def dense_masked_loss(network: nn.Module, cells: Cells, hidden_ng: Tensor) -> Te
 def sparse_masked_loss(network: nn.ModuleDict, cells: Cells, hidden: GeneSets) -> Tensor:
     """Our loss of pretraining."""
     x = list_entries(cells)
-    encoding = network["encoder"].encode(x, hidden, None)
+    encoding = encode(network["encoder"], x, hidden)
     errors = sum_errors(network["decoder"], encoding.decision_snd, x, hidden)
     return errors / hidden.count() + LAMBDA_SPARSE * encoding.entropy
 

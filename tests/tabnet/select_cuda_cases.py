@@ -15,6 +15,7 @@ from tabatlas.tabnet.entries import Entries, GeneSets, from_dense
 from tabatlas.tabnet.projections import PROJECTIONS, find_threshold, subtract_top
 from tabatlas.tabnet.select import center_gradient
 from tabatlas.tabnet.select_cuda import find_candidates, find_gaps
+from tabatlas.tabnet.sparse import encode
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = {1: "sparsemax", 2: "entmax"}
@@ -238,7 +239,7 @@ def test_the_sparse_encoder_gives_what_it_gives_on_a_cpu(mask_type, tiny, genera
 
 def run(encoder: Encoder, x: Entries, hidden: GeneSets) -> dict[str, Tensor]:
     """What training sees of an encoder."""
-    encoding = encoder.encode(x, hidden)
+    encoding = encode(encoder, x, hidden)
     decision_snd = encoding.decision_snd
     weight = torch.linspace(-1, 1, decision_snd.numel(), device=decision_snd.device)
     ((decision_snd.flatten() * weight).sum() + encoding.entropy).backward()

@@ -88,7 +88,7 @@ def test_finite_differences_give_every_gradient_of_the_encoder(mask_type, genera
 
     def encode(value, *_):
         # The parameters are moved in place.
-        encoding = encoder.encode(x._replace(value=value), *cells[1:])
+        encoding = encode(encoder, x._replace(value=value), *cells[1:])
         return encoding.decision_snd, encoding.entropy
 
     moved = (x.value.requires_grad_(), *encoder.parameters())

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tabatlas.tabnet.entries import from_dense
+from tabatlas.tabnet.sparse import encode
 
 N_CELLS, N_GENES = 41, 120
 MASK_TYPES = ("sparsemax", "entmax")
@@ -143,7 +144,7 @@ def test_under_autocast_selection_and_statistics_stay_in_float32(generator):
     cells = narrow(draw_cells(N_CELLS, N_GENES, generator))
     network = draw_network(cells, generator).float()
     with torch.autocast("cpu", torch.bfloat16):
-        encoding = network.encoder.encode(from_dense(cells.x_ng), *cells[1:])
+        encoding = encode(network.encoder, from_dense(cells.x_ng), *cells[1:])
     (encoding.embedding_nd.sum() + encoding.entropy).backward()
     assert all(mask.value.dtype == torch.float32 for mask in encoding.masks)
     statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]

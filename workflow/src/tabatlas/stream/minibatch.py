@@ -20,10 +20,11 @@ class Minibatch:
     """n cells in compressed rows. All tensors lie on one device.
 
     `indptr` (n + 1,) int64, `gene` (entries,) int16 or int32 and `count` (entries,) float32 hold
-    the counts, genes ascending within a cell; `total_n` (n,) is the sum over all atlas genes, also of those that were not loaded;
-    `dataset` (n,) is the row of the presence matrix; `label` (n,) the class, −1 where unlabelled;
-    `level` (n, k) and `number` (n, j) are the covariates that the source was asked for, a level 0
-    where unknown; `joinid` (n,) names the cells within the experiment.
+    the counts, genes ascending within a cell; `total_n` (n,) is the sum over all atlas genes, also
+    of those that were not loaded; `dataset` (n,) is the row of the presence matrix; `label` (n,)
+    the class, −1 where unlabelled; `level` (n, k) and `number` (n, j) are the covariates that the
+    source was asked for, a level 0 where unknown; `joinid` (n,) names the cells within the
+    experiment.
     """
 
     indptr: Tensor
