@@ -86,10 +86,10 @@ def test_finite_differences_give_every_gradient_of_the_encoder(mask_type, genera
     network = draw_network(cells, generator, mask_type=mask_type, **shape, virtual_batch_size=4)
     encoder, x = network.encoder, from_dense(cells.x_ng)
 
-    def encode(value, *_):
+    def run(value, *_):
         # The parameters are moved in place.
         encoding = encode(encoder, x._replace(value=value), *cells[1:])
         return encoding.decision_snd, encoding.entropy
 
     moved = (x.value.requires_grad_(), *encoder.parameters())
-    assert torch.autograd.gradcheck(encode, moved, fast_mode=True)
+    assert torch.autograd.gradcheck(run, moved, fast_mode=True)
