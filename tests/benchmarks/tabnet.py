@@ -44,6 +44,7 @@ from workflow import print_line
 
 from tabatlas.tabnet.architecture import PRESETS, Architecture
 from tabatlas.tabnet.layers import FLAT_GAIN
+from tabatlas.tabnet.sparse import encode
 
 N_CELLS, N_GENES = 1024, 19_331
 SCTAB = PRESETS["sctab"]
@@ -130,7 +131,7 @@ def measure_inference(pair: networks.Pair, cells: Cells) -> dict[str, Any]:
     pair.train(False).copy_weights()
     entries = networks.list_entries(cells)
     theirs = torch.inference_mode()(lambda: pair.theirs(cells.dense(), with_entropy=False)[0])
-    ours = torch.inference_mode()(lambda: pair.ours.classify(entries, None, None)[0])
+    ours = torch.inference_mode()(lambda: pair.ours.classify(entries)[0])
     networks.check_same(theirs(), ours(), tolerance=1e-3)
     found = compare("infer_sctab", theirs, ours)
     return found | {"infer_sctab_support": measure_support(pair.theirs, cells.dense())}
@@ -169,7 +170,7 @@ def measure_peer(key: str, cells: Cells) -> dict[str, Any]:
     ours = networks.make_step(pair.ours, lambda: networks.sparse_loss(pair.ours, cells))
     found = compare(key, theirs, ours)
     with torch.no_grad():
-        masks = pair.ours.encoder.encode(networks.list_entries(cells), None, None).masks
+        masks = encode(pair.ours.encoder, networks.list_entries(cells)).masks
     support = torch.cat([mask.indptr.diff() for mask in masks])
     return found | {f"{key}_support": (float(support.float().mean()), int(support.max()))}
 

@@ -18,11 +18,12 @@ from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.reconstruction import sum_errors
+from tabatlas.tabnet.sparse import encode
 from tabatlas.train.predict import draw_hidden
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tabnet"))
 
-from test_peer_parity import copy_encoder
+from test_peer_parity import copy_pairs, pair_encoders
 
 LAMBDA_SPARSE = 1e-3
 
@@ -84,7 +85,7 @@ def build_peers(architecture: Architecture, cells: Cells) -> Pair:
         n_genes, N_CLASSES, **knobs, group_attention_matrix=torch.eye(n_genes)
     )
     ours = build_ours(architecture, cells)
-    copy_encoder(theirs.encoder, ours.encoder)
+    copy_pairs(pair_encoders(theirs.encoder, ours.encoder))
     ours.head.weight.data.copy_(theirs.final_mapping.weight)
     return Pair(theirs, ours)
 
@@ -106,7 +107,7 @@ def dense_loss(network: nn.Module, cells: Cells) -> Tensor:
 
 def sparse_loss(network: Classifier, cells: Cells) -> Tensor:
     """Our loss."""
-    logits_nc, encoding = network.classify(list_entries(cells), None, None)
+    logits_nc, encoding = network.classify(list_entries(cells))
     return weigh(logits_nc, encoding.entropy, cells)
 
 
@@ -132,7 +133,7 @@ def dense_masked_loss(network: nn.Module, cells: Cells, hidden_ng: Tensor) -> Te
 def sparse_masked_loss(network: nn.ModuleDict, cells: Cells, hidden: GeneSets) -> Tensor:
     """Our loss of pretraining."""
     x = list_entries(cells)
-    encoding = network["encoder"].encode(x, hidden, None)
+    encoding = encode(network["encoder"], x, hidden)
     errors = sum_errors(network["decoder"], encoding.decision_snd, x, hidden)
     return errors / hidden.count() + LAMBDA_SPARSE * encoding.entropy
 
