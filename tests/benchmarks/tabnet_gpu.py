@@ -21,15 +21,14 @@ def measure_gpu(cells: Cells, sctab: Architecture, peer: Architecture) -> dict[s
     calibrate(pair.theirs, cells, 45)
     pair.copy_weights()
     pair, cells = networks.Pair(*(one.cuda() for one in pair)), cells.to("cuda")
-    compiled = torch.compile(pair.theirs)
-    losses = {
-        "ours": (pair.ours, lambda: networks.sparse_loss(pair.ours, cells)),
-        "yardstick": (pair.theirs, lambda: networks.dense_loss(pair.theirs, cells)),
-        "yardstick_compiled": (compiled, lambda: networks.dense_loss(compiled, cells)),
+    runs = {
+        "ours": (pair.ours, networks.run_sparse),
+        "yardstick": (pair.theirs, networks.run_dense),
+        "yardstick_compiled": (torch.compile(pair.theirs), networks.run_dense),
     }
-    taken = {f"{name}_fp32": time_step(*one) for name, one in losses.items()}
-    for name, (network, loss) in losses.items():
-        taken[f"{name}_bf16"] = time_step(network, in_bfloat16(loss))
+    taken = {f"{name}_fp32": time_step(*one, cells) for name, one in runs.items()}
+    for name, (network, run) in runs.items():
+        taken[f"{name}_bf16"] = time_step(network, in_bfloat16(run), cells)
     taken["pytorch_tabnet_fp32"] = time_peer(peer, cells)
     moved = count_bytes(pair.ours, len(cells.label_n), len(cells.gene))
     return {
@@ -40,14 +39,9 @@ def measure_gpu(cells: Cells, sctab: Architecture, peer: Architecture) -> dict[s
     }
 
 
-def in_bfloat16(loss: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """The loss under autocast."""
-
-    def compute() -> torch.Tensor:
-        with torch.autocast("cuda", torch.bfloat16):
-            return loss()
-
-    return compute
+def in_bfloat16(run: networks.Run) -> networks.Run:
+    """The same under autocast."""
+    return torch.autocast("cuda", torch.bfloat16)(run)
 
 
 def time_peer(architecture: Architecture, cells: Cells) -> float:
@@ -55,12 +49,12 @@ def time_peer(architecture: Architecture, cells: Cells) -> float:
     theirs = networks.build_peers(architecture, cells).theirs.cuda()
     # Neither a parameter nor a buffer: it stays where it was made.
     theirs.encoder.group_attention_matrix = theirs.encoder.group_attention_matrix.cuda()
-    return time_step(theirs, lambda: networks.peer_loss(theirs, cells))
+    return time_step(theirs, networks.run_peer, cells)
 
 
-def time_step(network: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> float:
+def time_step(network: torch.nn.Module, run: networks.Run, cells: Cells) -> float:
     """Seconds of a training step, the mean of many in a row."""
-    return time_call(networks.make_step(network, loss))
+    return time_call(networks.make_step(network, run, cells))
 
 
 def measure_copy() -> float:

@@ -90,6 +90,7 @@ def measure_peak(step: Callable[[], object]) -> int:
     The sum of two peaks: torch's, from its profiler's record, and that of Python and numpy, from
     tracemalloc. What compiled loops allocate for themselves is in neither: ours take tensors.
     """
+    step()
     tracemalloc.start()
     step()
     host_peak = tracemalloc.get_traced_memory()[1]

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tabnet_yardstick as yardstick
 import torch
@@ -23,9 +23,12 @@ from tabatlas.train.predict import draw_hidden
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tabnet"))
 
-from test_peer_parity import copy_encoder
+from test_peer_parity import copy_pairs, pair_encoders
 
 LAMBDA_SPARSE = 1e-3
+
+# Logits [n, c] and the masks' entropy of a network on cells.
+Run = Callable[[Any, Cells], tuple[Tensor, Tensor]]
 
 
 class Pair(NamedTuple):
@@ -85,7 +88,7 @@ def build_peers(architecture: Architecture, cells: Cells) -> Pair:
         n_genes, N_CLASSES, **knobs, group_attention_matrix=torch.eye(n_genes)
     )
     ours = build_ours(architecture, cells)
-    copy_encoder(theirs.encoder, ours.encoder)
+    copy_pairs(pair_encoders(theirs.encoder, ours.encoder))
     ours.head.weight.data.copy_(theirs.final_mapping.weight)
     return Pair(theirs, ours)
 
@@ -95,26 +98,31 @@ def list_entries(cells: Cells) -> Entries:
     return Entries(cells.indptr, cells.gene, cells.value)
 
 
-def weigh(logits_nc: Tensor, entropy: Tensor, cells: Cells) -> Tensor:
-    """The loss of a step."""
-    return F.cross_entropy(logits_nc, cells.label_n) + LAMBDA_SPARSE * entropy
+def run_dense(network: nn.Module, cells: Cells) -> tuple[Tensor, Tensor]:
+    """Logits and entropy of the yardstick, which densifies the cells."""
+    return network(cells.dense())
 
 
-def dense_loss(network: nn.Module, cells: Cells) -> Tensor:
-    """The loss of the yardstick, which densifies the cells."""
-    return weigh(*network(cells.dense()), cells)
+def run_sparse(network: Classifier, cells: Cells) -> tuple[Tensor, Tensor]:
+    """Our logits and entropy."""
+    logits_nc, encoding = network.classify(list_entries(cells))
+    return logits_nc, encoding.entropy
 
 
-def sparse_loss(network: Classifier, cells: Cells) -> Tensor:
-    """Our loss."""
-    logits_nc, encoding = network.classify(list_entries(cells), None, None)
-    return weigh(logits_nc, encoding.entropy, cells)
-
-
-def peer_loss(network: TabNetNoEmbeddings, cells: Cells) -> Tensor:
-    """The loss of pytorch-tabnet, which returns the entropy's negative."""
+def run_peer(network: TabNetNoEmbeddings, cells: Cells) -> tuple[Tensor, Tensor]:
+    """Logits and entropy of pytorch-tabnet, which returns the entropy's negative."""
     logits_nc, negative = network(cells.dense())
-    return weigh(logits_nc, -negative, cells)
+    return logits_nc, -negative
+
+
+def make_step(network: nn.Module, run: Run, cells: Cells) -> Callable[[], None]:
+    """A whole training step of a classifier."""
+
+    def compute() -> Tensor:
+        logits_nc, entropy = run(network, cells)
+        return F.cross_entropy(logits_nc.float(), cells.label_n) + LAMBDA_SPARSE * entropy
+
+    return optimize(network, compute)
 
 
 def draw_sets(cells: Cells, generator: torch.Generator) -> GeneSets:
@@ -138,8 +146,8 @@ def sparse_masked_loss(network: nn.ModuleDict, cells: Cells, hidden: GeneSets) -
     return errors / hidden.count() + LAMBDA_SPARSE * encoding.entropy
 
 
-def make_step(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """A whole training step.
+def optimize(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+    """Loss, backward and AdamW.
 
     The learning rate is 0, so that the masks stay as wide as they were made; the arithmetic of
     AdamW is the same.
