@@ -26,12 +26,12 @@ ROUNDING = 2e-6  # of a logit, in units of the cell's largest
 class Case(NamedTuple):
     """Logits of cells over genes, as `find_candidates` takes them."""
 
-    attention_na: Tensor
     weight_ga: Tensor
+    attention_na: Tensor
     scale_cg: Tensor
     shift_cg: Tensor
-    prior: float = 1.0
-    hidden: GeneSets | None = None
+    prior: float
+    hidden: GeneSets
     known: Entries | None = None
 
     def to_dense(self) -> Tensor:
@@ -40,8 +40,7 @@ class Case(NamedTuple):
         chunk_n = torch.cat([torch.full_like(own, chunk) for chunk, own in enumerate(rows)])
         product_ng = self.attention_na.double() @ self.weight_ga.double().t()
         logits_ng = self.prior * (product_ng * self.scale_cg[chunk_n] + self.shift_cg[chunk_n])
-        if self.hidden is not None:
-            logits_ng[self.hidden.to_dense()] = -torch.inf
+        logits_ng[self.hidden.to_dense()] = -torch.inf
         if self.known is not None:
             logits_ng[self.known.rows(), self.known.gene.long()] = self.known.value.double()
         return logits_ng
@@ -59,10 +58,12 @@ def draw(generator, n_cells=6, n_genes=300, n_a=20, n_chunks=1, gain=0.3) -> Cas
     """Normal logits whose deviation is about `gain`."""
     scale_cg = gain * n_a**-0.5 * (0.5 + torch.rand(n_chunks, n_genes, generator=generator))
     return Case(
-        torch.randn(n_cells, n_a, generator=generator),
         torch.randn(n_genes, n_a, generator=generator),
+        torch.randn(n_cells, n_a, generator=generator),
         scale_cg,
         0.1 * torch.randn(n_chunks, n_genes, generator=generator),
+        prior=1.0,
+        hidden=GeneSets(torch.zeros(n_cells, dtype=torch.int64), torch.zeros(1, n_genes) > 0),
     )
 
 

@@ -18,12 +18,12 @@ triton = pytest.importorskip("triton", reason="triton has no wheel for this mach
 CASES = Path(__file__).with_name("select_cuda_cases.py")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 FIELD = {
-    **dict.fromkeys(("attention", "weight", "scale", "shift"), "*fp32"),
-    "blocked": "*i32",
-    "prior": "fp32",
+    **dict.fromkeys(("weight", "attention", "scale", "shift"), "*fp32"),
+    **{"prior": "fp32", "blocked": "*i32"},
     **dict.fromkeys(("n_cells", "n_genes", "n_chunks", "n_a"), "i32"),
 }
-ALONE = {"blocked": None, **dict.fromkeys(("n_cells", "n_genes", "n_chunks", "n_a"), 1)}
+# Triton makes a constant of each number that is 1.
+ALONE = dict.fromkeys(("n_cells", "n_genes", "n_chunks", "n_a"), 1)
 SOLVE = {"top": "*fp32", "threshold": "*fp32", "value": "*fp32", "indptr": "*i64", "n_steps": "i32"}
 SIGNATURES = [
     ("keep_largest", {"largest": "*fp32", **FIELD}, {}),

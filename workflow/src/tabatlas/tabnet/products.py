@@ -93,7 +93,7 @@ def multiply_entries(entries: Entries, weight_gh: Tensor) -> Tensor:
 def multiply_transposed(entries: Entries, other_nh: Tensor, n_genes: int) -> Tensor:
     """Entriesᵀ (g, n) × other (n, h)."""
     if not loops.can_run(other_nh):
-        return open_csr(entries, n_genes).t() @ other_nh
+        return open_csr(turn_entries(entries, n_genes), len(other_nh)) @ other_nh
     by_gene = loops.transpose(*(tensor.detach().numpy() for tensor in entries), n_genes)
     out_gh = other_nh.new_zeros(n_genes, other_nh.shape[1])
     arrays = other_nh.detach().numpy(), out_gh.numpy()
@@ -112,9 +112,18 @@ def sample_entries(a_nk: Tensor, b_gk: Tensor, indptr: Tensor, gene: Tensor) -> 
     return value
 
 
-def open_csr(entries: Entries, n_genes: int) -> Tensor:
-    """The entries as torch's own sparse rows (n, g)."""
-    size = (entries.n_rows, n_genes)
+def turn_entries(entries: Entries, n_genes: int) -> Entries:
+    """The entries by gene: pointers (g + 1,), and for each gene its cells, ascending."""
+    gene, order = entries.gene.int().sort(stable=True)
+    # Not counted by bincount, for which the host would wait.
+    starts = torch.arange(n_genes + 1, dtype=torch.int32, device=gene.device)
+    indptr = torch.searchsorted(gene, starts)
+    return Entries(indptr, entries.rows()[order], entries.value[order])
+
+
+def open_csr(entries: Entries, n_columns: int) -> Tensor:
+    """The entries as torch's own sparse rows."""
+    size = (entries.n_rows, n_columns)
     # Half the bytes of int64, and what cuSPARSE is made for.
     pattern = entries.indptr.int(), entries.gene.int()
     return torch.sparse_csr_tensor(*pattern, entries.value, size, check_invariants=False)

@@ -70,7 +70,7 @@ def select(field: Field, power: int) -> tuple[Tensor, Tensor]:
     from tabatlas.tabnet.select_cuda import find_candidates
 
     margin = MARGIN * torch.finfo(field.weight_ga.dtype).eps
-    return find_candidates(*field[:4], field.prior, field.hidden, field.known, power, margin)
+    return find_candidates(*field[:4], *field[5:], power, margin)
 
 
 def select_by_tiles(field: Field, power: int) -> tuple[Tensor, Tensor]:

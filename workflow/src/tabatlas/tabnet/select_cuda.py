@@ -30,7 +30,7 @@ WARPS = 8  # 4 would keep so much in registers that sm_90 has too few
 
 @triton.jit
 def find_logits(
-    attention, weight, scale, shift, blocked, prior, n_cells, n_genes, n_chunks, n_a
+    weight, attention, scale, shift, prior, blocked, n_cells, n_genes, n_chunks, n_a
 ):  # fmt: skip
     """Logits of the program's tile, -inf where blocked; its cells, and which of them exist."""
     # A program's cells are of one ghost chunk: the first chunks may be larger by one cell.
@@ -57,20 +57,19 @@ def find_logits(
     scale = tl.load(scale + column, mask=known, other=0.0)
     shift = tl.load(shift + column, mask=known, other=float("-inf"))
     logit = prior * (logit * scale[None, :] + shift[None, :])
-    if blocked is not None:
-        word = blocked + cell * tl.cdiv(n_genes, GROUP) + (gene // GROUP)[None, :]
-        word = tl.load(word, mask=real & known[None, :], other=0)
-        logit = tl.where(((word >> (gene % GROUP)[None, :]) & 1) == 1, float("-inf"), logit)
-    return logit, cell, real
+    word = blocked + cell * tl.cdiv(n_genes, GROUP) + (gene // GROUP)[None, :]
+    word = tl.load(word, mask=real & known[None, :], other=0)
+    blocked = ((word >> (gene % GROUP)[None, :]) & 1) == 1
+    return tl.where(blocked, float("-inf"), logit), cell, real
 
 
 @triton.jit
 def keep_largest(
-    largest, attention, weight, scale, shift, blocked, prior, n_cells, n_genes, n_chunks, n_a
+    largest, weight, attention, scale, shift, prior, blocked, n_cells, n_genes, n_chunks, n_a
 ):
     """The largest logit of each group of genes."""
     logit, cell, real = find_logits(
-        attention, weight, scale, shift, blocked, prior, n_cells, n_genes, n_chunks, n_a
+        weight, attention, scale, shift, prior, blocked, n_cells, n_genes, n_chunks, n_a
     )
     n_groups = tl.cdiv(n_genes, GROUP)
     group = tl.program_id(1) * (GENES // GROUP) + tl.arange(0, GENES // GROUP)[None, :]
@@ -81,11 +80,11 @@ def keep_largest(
 @triton.jit
 def keep_above(
     bits, count, floor,
-    attention, weight, scale, shift, blocked, prior, n_cells, n_genes, n_chunks, n_a
+    weight, attention, scale, shift, prior, blocked, n_cells, n_genes, n_chunks, n_a
 ):  # fmt: skip
     """A bit for each gene whose logit is above the cell's floor, and how many these are."""
     logit, cell, real = find_logits(
-        attention, weight, scale, shift, blocked, prior, n_cells, n_genes, n_chunks, n_a
+        weight, attention, scale, shift, prior, blocked, n_cells, n_genes, n_chunks, n_a
     )
     above = (logit > tl.load(floor + cell, mask=real, other=float("inf"))).to(tl.int32)
     n_groups = tl.cdiv(n_genes, GROUP)
@@ -150,12 +149,12 @@ class Words(NamedTuple):
 
 
 def find_candidates(
-    attention_na: Tensor,
     weight_ga: Tensor,
+    attention_na: Tensor,
     scale_cg: Tensor,
     shift_cg: Tensor,
     prior: float,
-    hidden: GeneSets | None,
+    hidden: GeneSets,
     known: Entries | None,
     power: int,
     margin: float,
@@ -170,9 +169,8 @@ def find_candidates(
     (n_cells, n_a), n_genes, n_chunks = attention_na.shape, len(weight_ga), len(scale_cg)
     largest_nw = attention_na.new_empty(n_cells, triton.cdiv(n_genes, GROUP.value))
     words = None if known is None else number_words(known, largest_nw.shape[1])
-    tensors = (one.contiguous() for one in (attention_na, weight_ga, scale_cg, shift_cg))
-    blocked_nw = find_blocked(largest_nw.shape, hidden, words)
-    field = (*tensors, blocked_nw, prior, n_cells, n_genes, n_chunks, n_a)
+    tensors = (one.contiguous() for one in (weight_ga, attention_na, scale_cg, shift_cg))
+    field = (*tensors, prior, find_blocked(hidden, words), n_cells, n_genes, n_chunks, n_a)
     programs = n_chunks * triton.cdiv(triton.cdiv(n_cells, n_chunks), CELLS.value)
     grid = (programs, triton.cdiv(n_genes, GENES.value))
 
@@ -198,19 +196,12 @@ def number_words(entries: Entries, n_groups: int) -> Words:
     return Words(row, row * n_groups + gene // GROUP.value, 1 << gene % GROUP.value)
 
 
-def find_blocked(
-    shape: tuple[int, int], hidden: GeneSets | None, known: Words | None
-) -> Tensor | None:
-    """Bits (n, w) of the genes that have no logit or whose logit is known; None without any."""
-    if hidden is not None:
-        bit_mg = F.pad(hidden.member_mg, (0, -hidden.member_mg.shape[1] % GROUP.value)).int()
-        place = torch.arange(GROUP.value, dtype=torch.int32, device=bit_mg.device)
-        word_mw = (bit_mg.unflatten(1, (-1, GROUP.value)) << place).sum(2, dtype=torch.int32)
-        blocked_nw = word_mw[hidden.set_n]
-    elif known is not None:
-        blocked_nw = torch.zeros(shape, dtype=torch.int32, device=known.word.device)
-    else:
-        return None
+def find_blocked(hidden: GeneSets, known: Words | None) -> Tensor:
+    """Bits (n, w) of the genes that have no logit, or whose logit is known."""
+    bit_mg = F.pad(hidden.member_mg, (0, -hidden.member_mg.shape[1] % GROUP.value)).int()
+    place = torch.arange(GROUP.value, dtype=torch.int32, device=bit_mg.device)
+    word_mw = (bit_mg.unflatten(1, (-1, GROUP.value)) << place).sum(2, dtype=torch.int32)
+    blocked_nw = word_mw[hidden.set_n]
     if known is not None:
         blocked_nw.view(-1).index_add_(0, known.word, known.bit)
     return blocked_nw
