@@ -14,6 +14,7 @@ from tabatlas.explain.deletion import (
     rank_genes,
 )
 from tabatlas.tabnet.encoder import Encoding
+from tabatlas.tabnet.entries import GeneSets, from_dense
 
 
 def test_top_genes_end_where_importance_ends():
@@ -90,12 +91,18 @@ def test_masks_control_and_peer_hide_equally_many_and_the_whole_cell_is_asked_on
     n_cells, n_genes = 3, 60
     asked = []
 
-    def answer(x_ng, hidden_ng, covariates, return_masks=False):
-        asked.append(hidden_ng.sum(dim=1))
-        masks_sng = torch.zeros(1, n_cells, n_genes)
-        masks_sng[..., :20] = torch.arange(20, 0, -1) / 210
-        encoding = Encoding(torch.ones(1, n_cells, 1), torch.zeros(()), masks_sng)
-        return torch.stack([hidden_ng.sum(dim=1) * -0.1, torch.full((n_cells,), -9.0)], 1), encoding
+    class Network:
+        def __call__(self, x_ng, hidden_ng, covariates):
+            asked.append(hidden_ng.sum(dim=1))
+            logits_n2 = torch.stack([asked[-1] * -0.1, torch.full((n_cells,), -9.0)], dim=1)
+            return logits_n2, None
+
+        def classify(self, x, missing, covariates):
+            mask_ng = torch.zeros(n_cells, n_genes)
+            mask_ng[:, :20] = torch.arange(20, 0, -1) / 210
+            masks = (from_dense(mask_ng),)
+            encoding = Encoding(torch.ones(1, n_cells, 1), torch.zeros(()), masks=masks)
+            return self(None, missing.to_dense(), covariates)[0], encoding
 
     expression_cg = np.zeros((2, n_genes))
     expression_cg[:, :24] = np.arange(24, 0, -1)
@@ -105,9 +112,9 @@ def test_masks_control_and_peer_hide_equally_many_and_the_whole_cell_is_asked_on
     )
     sizes, rng = (2, 10, 20), np.random.default_rng(0)
     rank_cg = rank_expression(expression_cg)
-    test = DeletionTest(answer, 1.0, logistic, expression_cg, rank_cg, sizes, 4, rng)
-    missing_ng = torch.zeros(n_cells, n_genes, dtype=torch.bool)
-    found = test(torch.ones(n_cells, n_genes), missing_ng, None)
+    test = DeletionTest(Network(), 1.0, logistic, expression_cg, rank_cg, sizes, 4, rng)
+    missing = GeneSets(torch.zeros(n_cells).long(), torch.zeros(1, n_genes, dtype=torch.bool))
+    found = test(from_dense(torch.ones(n_cells, n_genes)), missing, None)
     assert sum((hidden_n == 0).all() for hidden_n in asked) == 1
     # Every loss depends on the number alone, so equal numbers cost equally.
     np.testing.assert_allclose(found.tabnet_ni, found.control_ni)

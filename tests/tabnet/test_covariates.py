@@ -10,6 +10,7 @@ from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariate, Covariates
 from tabatlas.tabnet.encoder import Encoder
+from tabatlas.tabnet.entries import from_dense
 from tabatlas.tabnet.importance import weigh_masks
 from tabatlas.train.schedule import build_optimizer
 
@@ -102,7 +103,8 @@ def test_a_mixed_table_gives_the_outputs_and_masks_of_the_peer(
     assert torch.allclose(encoding.entropy, -their_loss, **close)
     for mask_nq, their_mask in zip(masks_snq, their_masks.values(), strict=True):
         assert torch.allclose(ours.encoder.inputs.spread(mask_nq), their_mask, **close)
-    importance_nf = ours.encoder.inputs.spread(weigh_masks(masks_snq, encoding.decision_snd))
+    weighted = weigh_masks([from_dense(mask_nq) for mask_nq in masks_snq], encoding.decision_snd)
+    importance_nf = ours.encoder.inputs.spread(weighted.to_dense(masks_snq.shape[-1]))
     expected = (their_importance / their_importance.sum(-1, keepdim=True)).nan_to_num(0)
     assert torch.allclose(importance_nf, expected, **close)
 

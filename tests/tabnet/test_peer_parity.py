@@ -145,7 +145,8 @@ def test_logits_masks_and_entropy_are_the_peers(peer, ours, form, cells_ng, dtyp
     assert torch.allclose(encoding.entropy, -their_loss, **close)
     for mask_ng, their_mask in zip(masks_sng, their_masks.values(), strict=True):
         assert torch.allclose(mask_ng, their_mask, **close)
-    importance_ng = weigh_masks(masks_sng, encoding.decision_snd)
+    weighted = weigh_masks([from_dense(mask_ng) for mask_ng in masks_sng], encoding.decision_snd)
+    importance_ng = weighted.to_dense(cells_ng.shape[1])
     expected = their_importance / their_importance.sum(-1, keepdim=True)
     expected = expected.nan_to_num(0)  # a cell whose decisions are all 0
     assert torch.allclose(importance_ng.float(), expected, rtol=0, atol=1e-6)

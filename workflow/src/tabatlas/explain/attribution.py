@@ -12,9 +12,9 @@ from torch import Tensor
 from tabatlas import names
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import INPUT, Covariates
-from tabatlas.tabnet.entries import Entries, GeneSets
-from tabatlas.tabnet.importance import weigh_steps
-from tabatlas.tabnet.sparse import encode
+from tabatlas.tabnet.entries import Entries, GeneSets, look_up
+from tabatlas.tabnet.importance import share_masks, weigh_steps
+from tabatlas.tabnet.sparse import spread_tail
 
 AGGREGATIONS = ("weighted", "plain")
 
@@ -27,39 +27,29 @@ class Answers(NamedTuple):
     covariates: Covariates
     predicted_kn: Tensor
 
-    @property
-    def x_ng(self) -> Tensor:
-        """log1p(CP10k), dense."""
-        return self.x.to_dense(self.missing.member_mg.shape[1])
-
-    @property
-    def missing_ng(self) -> Tensor:
-        """True where a gene was not measured."""
-        return self.missing.to_dense()
-
 
 class Attribution(NamedTuple):
-    """Of n cells and one classifier: its masks, and each step's share of the importance (s).
+    """Of n cells and one classifier: the genes that each step selects, and no others.
 
-    Summed over its steps, `weighted_sng` is `weigh_masks` and `plain_sng` is `average_masks`.
+    Summed over steps, `weighted` is `weigh_masks` and `plain` is `average_masks`, of genes only.
     `covariate_nq` is the weighted importance of the covariates that are inputs.
     """
 
-    masks_sng: Tensor
-    weighted_sng: Tensor
+    masks: list[Entries]
+    weighted: list[Entries]
     covariate_nq: Tensor
 
     @property
-    def plain_sng(self) -> Tensor:
+    def plain(self) -> list[Entries]:
         """All steps alike."""
-        return self.masks_sng / len(self.masks_sng)
+        return share_masks(self.masks)
 
 
 class Attributor:
     """Runs all classifiers on a minibatch; the first one is the one that is explained.
 
     Answers come first, because a cell counts where all of them are right; then the masks of one
-    classifier at a time, because s × n × g values of each are large.
+    classifier at a time, because they are large as long as masks are flat.
     """
 
     def __init__(self, classifiers: Sequence[Classifier]) -> None:
@@ -75,18 +65,15 @@ class Attributor:
     def open_masks(self, number: int, answers: Answers) -> Attribution:
         """Masks of one classifier."""
         x, missing, covariates, _ = answers
-        encoder = self.classifiers[number].encoder
-        encoding = encode(encoder, x, missing, covariates)
-        n_genes = missing.member_mg.shape[1]
+        model, n_genes = self.classifiers[number], missing.member_mg.shape[1]
+        _, encoding = model.classify(x, missing, covariates)
+        selected = [mask.keep(mask.value > 0) for mask in encoding.masks]
         # Covariates that are inputs have masks after those of the genes.
-        n_masks = n_genes + encoder.inputs.n_covariates
-        masks_snq = torch.stack([mask.to_dense(n_masks) for mask in encoding.masks])
-        weighted_snq = weigh_steps(masks_snq, encoding.decision_snd)
-        return Attribution(
-            masks_snq[..., :n_genes],
-            weighted_snq[..., :n_genes],
-            weighted_snq[..., n_genes:].sum(0),
-        )
+        n_covariates = model.encoder.inputs.n_covariates
+        weighted = weigh_steps(selected, encoding.decision_snd)
+        covariate_nq = sum(spread_tail(one, n_genes, n_covariates) for one in weighted)
+        masks = [mask.keep(mask.gene < n_genes) for mask in selected]
+        return Attribution(masks, weigh_steps(masks, encoding.decision_snd), covariate_nq)
 
 
 def name_inputs(classifier: Classifier) -> list[str]:
@@ -95,30 +82,30 @@ def name_inputs(classifier: Classifier) -> list[str]:
     return [one.name for one in sorted(inputs, key=lambda one: bool(one.levels))]
 
 
-def list_masks(joinid_n: np.ndarray, masks_sng: Tensor) -> pd.DataFrame:
-    """The selected genes of every cell and step, steps counted from 1; exact zeros are left out."""
-    masks_nsg = masks_sng.transpose(0, 1).cpu().numpy()
-    cell, step, gene = masks_nsg.nonzero()
-    return pd.DataFrame(
-        {
-            names.JOINID: joinid_n[cell],
-            "step": (step + 1).astype(np.int8),
-            "gene": gene.astype(np.int32),
-            "mask": masks_nsg[cell, step, gene],
-        }
-    )
+def list_masks(joinid_n: np.ndarray, masks: Sequence[Entries]) -> pd.DataFrame:
+    """The selected genes of every cell and step, steps counted from 1."""
+    tables = [
+        pd.DataFrame(
+            {
+                names.JOINID: joinid_n[mask.rows().cpu().numpy()],
+                "step": np.int8(step),
+                "gene": mask.gene.cpu().numpy(),
+                "mask": mask.value.cpu().numpy(),
+            }
+        )
+        for step, mask in enumerate(masks, start=1)
+    ]
+    return pd.concat(tables).sort_values(names.JOINID, kind="stable")
 
 
-def list_importances(joinid_n: np.ndarray, weighted_ng: Tensor, plain_ng: Tensor) -> pd.DataFrame:
+def list_importances(joinid_n: np.ndarray, weighted: Entries, plain: Entries) -> pd.DataFrame:
     """Both importances of every gene that a cell selected in any step."""
-    weighted, plain = weighted_ng.cpu().numpy(), plain_ng.cpu().numpy()
-    cell, gene = plain.nonzero()
     return pd.DataFrame(
         {
-            names.JOINID: joinid_n[cell],
-            "gene": gene.astype(np.int32),
-            "weighted": weighted[cell, gene],
-            "plain": plain[cell, gene],
+            names.JOINID: joinid_n[plain.rows().cpu().numpy()],
+            "gene": plain.gene.cpu().numpy(),
+            "weighted": weighted.value.cpu().numpy(),
+            "plain": plain.value.cpu().numpy(),
         }
     )
 
@@ -173,32 +160,39 @@ class TypeSums:
         right_kn = answers.predicted_kn == label_n
         agreed_n = right_kn.all(dim=0)
         self.right_k += right_kn.sum(dim=1).cpu().numpy()
-        measured_ng = ~answers.missing_ng
-        for one in label_n.unique().tolist():
-            own_n = label_n == one
-            self.n_sampled_c[one] += int(own_n.sum())
-            self.seen_cg[one] += sum_cells(measured_ng[own_n])
-            self.expression_cg[one] += sum_cells(answers.x_ng[own_n])
-            own_n = own_n & agreed_n
-            self.n_cells_c[one] += int(own_n.sum())
-            self.measured_cg[one] += sum_cells(measured_ng[own_n])
+        add_entries(self.expression_cg, label_n, answers.x)
+        n_sampled_c, seen_cg = self.count_measured(label_n, answers.missing)
+        self.n_sampled_c += n_sampled_c
+        self.seen_cg += seen_cg
+        set_n, member_mg = answers.missing
+        agreed = GeneSets(set_n[agreed_n], member_mg)
+        n_cells_c, measured_cg = self.count_measured(label_n[agreed_n], agreed)
+        self.n_cells_c += n_cells_c
+        self.measured_cg += measured_cg
         return agreed_n
+
+    def count_measured(self, label_n: Tensor, missing: GeneSets) -> tuple[np.ndarray, np.ndarray]:
+        """Cells of each class (c,), and how many of them measured a gene (c, g)."""
+        n_classes, n_sets = len(self.n_cells_c), len(missing.member_mg)
+        pair_n = label_n * n_sets + missing.set_n
+        n_cells_cm = pair_n.bincount(minlength=n_classes * n_sets).view(n_classes, n_sets)
+        measured_cg = n_cells_cm.double() @ (~missing.member_mg).double()
+        return n_cells_cm.sum(1).cpu().numpy(), measured_cg.cpu().numpy()
 
     def add_masks(self, number: int, label_n: Tensor, agreed_n: Tensor, found: Attribution) -> None:
         """Add what one classifier looks at in the cells that all classifiers name rightly."""
-        plain_sng = found.plain_sng
-        for one in label_n.unique().tolist():
-            own_n = (label_n == one) & agreed_n
-            self.sums["weighted"][number, one] += sum_cells(found.weighted_sng[:, own_n])
-            self.sums["plain"][number, one] += sum_cells(plain_sng[:, own_n])
+        label_n = label_n[agreed_n]
+        for name, parts in zip(AGGREGATIONS, (found.weighted, found.plain), strict=True):
+            for step, part in enumerate(parts):
+                add_entries(self.sums[name][number, :, step], label_n, part.take(agreed_n))
 
-    def count_selected(self, found: Attribution, expressed_ng: Tensor) -> None:
-        """Count the genes that a classifier selects, in each step and in any; weigh covariates."""
-        self.covariate_q += sum_cells(found.covariate_nq)
-        selected_sng = found.masks_sng > 0
-        whole_sng = torch.cat([selected_sng, selected_sng.any(dim=0, keepdim=True)])
-        self.selected_s += whole_sng.sum(dim=(1, 2)).cpu().numpy()
-        self.expressed_s += (whole_sng & expressed_ng).sum(dim=(1, 2)).cpu().numpy()
+    def count_selected(self, found: Attribution, whole: Entries, x: Entries) -> None:
+        """Count the genes that each step selects, and `whole`, those of all; weigh covariates."""
+        self.covariate_q += found.covariate_nq.sum(0, dtype=torch.float64).cpu().numpy()
+        for number, selected in enumerate([*found.masks, whole]):
+            expressed = look_up(x, selected.indptr, selected.gene) > 0
+            self.selected_s[number] += len(expressed)
+            self.expressed_s[number] += expressed.sum().item()
 
     def average(self) -> TypeMeans:
         """Means over the cells that measured a gene: an unmeasured gene is not a zero."""
@@ -224,6 +218,7 @@ class TypeSums:
         return np.where(self.n_sampled_c[:, None] > 0, own_cg, whole_g)
 
 
-def sum_cells(value_ng: Tensor) -> np.ndarray:
-    """Sum over the cells, the second last axis, in float64."""
-    return value_ng.sum(dim=-2, dtype=torch.float64).cpu().numpy()
+def add_entries(sum_cg: np.ndarray, label_n: Tensor, entries: Entries) -> None:
+    """Add the entries of cells to the sums of their classes, in float64 and in their order."""
+    place = (label_n[entries.rows()].cpu(), entries.gene.long().cpu())
+    torch.from_numpy(sum_cg).index_put_(place, entries.value.double().cpu(), accumulate=True)

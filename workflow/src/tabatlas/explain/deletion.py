@@ -57,13 +57,14 @@ class DeletionTest:
 
     def __call__(self, x: Entries, missing: GeneSets, covariates: Covariates) -> Deletion:
         """What these cells lose."""
-        # Each cell hides genes of its own: there are as many sets as cells.
+        logits_nc, encoding = self.classifier.classify(x, missing, covariates)
+        class_n = logits_nc.argmax(dim=1)
+        # From here on dense: each cell hides genes of its own, so there are as many sets as cells.
         missing_ng = missing.to_dense()
         x_ng = x.to_dense(missing_ng.shape[1])
-        logits_nc, encoding = self.classifier(x_ng, missing_ng, covariates, return_masks=True)
-        class_n = logits_nc.argmax(dim=1)
-        importance_ng = weigh_masks(encoding.masks_sng, encoding.decision_snd)
-        importance_ng = importance_ng[:, : x_ng.shape[1]].cpu().numpy()
+        importance = weigh_masks(encoding.masks, encoding.decision_snd)
+        of_genes = importance.keep(importance.gene < x_ng.shape[1])
+        importance_ng = of_genes.to_dense(x_ng.shape[1]).cpu().numpy()
         whole_n = self.read_probability(logits_nc, class_n)
         answer = partial(self.answer, x_ng, covariates, class_n)
         predicted_n, absent_ng = class_n.cpu().numpy(), missing_ng.cpu().numpy()

@@ -48,6 +48,7 @@ from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import open_table, read_table, write_table
 from tabatlas.tabnet.classifier import Classifier
+from tabatlas.tabnet.importance import sum_steps
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.model import Model, read_model, restore_classifier
 from tabatlas.train.predict import predict
@@ -229,10 +230,10 @@ def attribute_cells(
                 found = attributor.open_masks(number, answers)
                 sums.add_masks(number, minibatch.label, agreed_n, found)
                 if number == 0:
-                    add_masks(list_masks(joinid_n, found.masks_sng))
-                    weighted_ng, plain_ng = found.weighted_sng.sum(0), found.plain_sng.sum(0)
-                    add(list_importances(joinid_n, weighted_ng, plain_ng))
-                    sums.count_selected(found, answers.x_ng > 0)
+                    add_masks(list_masks(joinid_n, found.masks))
+                    weighted, plain = sum_steps(found.weighted), sum_steps(found.plain)
+                    add(list_importances(joinid_n, weighted, plain))
+                    sums.count_selected(found, plain, answers.x)
                 del found  # before the next classifier's masks are made
     return sums.average(), covariates
 

@@ -47,6 +47,11 @@ class Entries(NamedTuple):
         indptr = F.pad(self.indptr.diff()[chosen_n].cumsum(0), (1, 0))
         return Entries(indptr, self.gene[kept], self.value[kept])
 
+    def keep(self, kept: Tensor) -> "Entries":
+        """The entries where `kept` (e,) is True, of as many rows."""
+        indptr = F.pad(kept.cumsum(0), (1, 0))[self.indptr]
+        return Entries(indptr, self.gene[kept], self.value[kept])
+
     def to_dense(self, n_genes: int) -> Tensor:
         """All values (n, g); 0 where there is no entry."""
         dense_ng = self.value.new_zeros(self.n_rows, n_genes)
@@ -89,9 +94,7 @@ def drop_members(x: Entries, sets: GeneSets) -> Entries:
     if not loops.can_run(kept):
         # The host would wait for their number.
         return x._replace(value=x.value * kept)
-    indptr = torch.zeros_like(x.indptr)
-    torch.cumsum(torch.bincount(row[kept], minlength=x.n_rows), 0, out=indptr[1:])
-    return Entries(indptr, x.gene[kept], x.value[kept])
+    return x.keep(kept)
 
 
 def look_up(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
