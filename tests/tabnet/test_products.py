@@ -52,7 +52,7 @@ def test_multiply_is_the_dense_product_and_so_are_its_gradients(made, weight_in_
     # The first linear map comes transposed.
     weight_gh = weight_gh if weight_in_rows else weight_gh.t().contiguous().t()
     entries.value.requires_grad_(), weight_gh.requires_grad_()
-    product_nh = multiply(entries, weight_gh)
+    product_nh, _ = multiply(entries, weight_gh)
     outer_nh = draw(generator, *product_nh.shape)
     found = torch.autograd.grad(product_nh, [entries.value, weight_gh], outer_nh)
     expected_nh = entries.to_dense(len(weight_gh)) @ weight_gh
@@ -78,7 +78,7 @@ def test_sample_takes_the_dense_product_at_entries_and_so_are_its_gradients(made
 def test_finite_differences_give_the_gradients_of_the_products(generator):
     entries, weight_gh = draw_entries(generator, 4, 7, 0.5), draw(generator, 7, 3).requires_grad_()
     value, a_nk = entries.value.requires_grad_(), draw(generator, 4, 3).requires_grad_()
-    assert gradcheck(lambda v, w: multiply(entries._replace(value=v), w), (value, weight_gh))
+    assert gradcheck(lambda v, w: multiply(entries._replace(value=v), w)[0], (value, weight_gh))
     assert gradcheck(lambda a, b: sample(a, b, *entries[:2]), (a_nk, weight_gh))
 
 
@@ -128,7 +128,7 @@ def test_the_number_of_threads_changes_no_bit(generator):
 
     def compute():
         value, weight = entries.value.clone().requires_grad_(), weight_gh.clone().requires_grad_()
-        product_nh = multiply(entries._replace(value=value), weight)
+        product_nh, _ = multiply(entries._replace(value=value), weight)
         product_nh.square().sum().backward()
         projected = project(entries.indptr, sample(a_nk, weight_gh, *entries[:2]), 2)
         return product_nh, value.grad, weight.grad, projected

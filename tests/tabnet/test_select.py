@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tabatlas.tabnet import select as selection
 from tabatlas.tabnet.entries import Entries, GeneSets, from_dense
+from tabatlas.tabnet.normalization import cut_chunks
 from tabatlas.tabnet.projections import PROJECTIONS
 from tabatlas.tabnet.select import POWER, Field, project, select
 
@@ -38,7 +39,12 @@ def spell_field(logits_ng, hidden=None) -> Field:
     n_cells, n_genes = logits_ng.shape
     ones, zeros = logits_ng.new_ones(1, n_genes), logits_ng.new_zeros(1, n_genes)
     attention_na = torch.eye(n_cells, dtype=logits_ng.dtype)
-    return Field(attention_na, logits_ng.t(), ones, zeros, [n_cells], 1.0, hidden, None)
+    hidden = hide_nothing(n_cells, n_genes) if hidden is None else hidden
+    return Field(logits_ng.t(), attention_na, ones, zeros, [n_cells], 1.0, hidden)
+
+
+def hide_nothing(n_cells, n_genes) -> GeneSets:
+    return GeneSets(torch.zeros(n_cells, dtype=torch.int64), torch.zeros(1, n_genes) > 0)
 
 
 @pytest.mark.parametrize("kind", LOGITS)
@@ -74,7 +80,7 @@ class Shape:
 
 shapes = st.builds(
     Shape,
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    sizes=st.builds(cut_chunks, st.integers(1, 20), st.integers(1, 9)),
     n_genes=st.integers(1, 200),
     n_attention=st.integers(1, 5),
     gain=st.sampled_from([1e-4, 0.1, 1.0, 50.0]),
@@ -95,7 +101,8 @@ def draw_field(shape: Shape, generator, dtype):
     weight_ga = draw(shape.n_genes, shape.n_attention)
     scale_cg = shape.gain * draw(n_chunks, shape.n_genes)
     shift_cg = shape.gain * draw(n_chunks, shape.n_genes)
-    field = Field(attention_na, weight_ga, scale_cg, shift_cg, shape.sizes, 1.0, None, None)
+    hidden = hide_nothing(n_cells, shape.n_genes)
+    field = Field(weight_ga, attention_na, scale_cg, shift_cg, shape.sizes, 1.0, hidden)
     chunk_n = field.number_chunks()
     logits_ng = attention_na @ weight_ga.t() * scale_cg[chunk_n] + shift_cg[chunk_n]
     if shape.is_later:

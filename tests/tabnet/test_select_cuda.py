@@ -87,7 +87,7 @@ def multiply_and_match(x: Entries, other: Entries, weight_gh: torch.Tensor) -> l
     """All that `products` and `match` can do with two patterns, gradients included."""
     x = x._replace(value=x.value.clone().requires_grad_())
     weight_gh = weight_gh.clone().requires_grad_()
-    product_nh = multiply(x, weight_gh)
+    product_nh, _ = multiply(x, weight_gh)
     product_nh.square().sum().backward()
     a_nh = product_nh.detach().requires_grad_()
     b_gh = weight_gh.detach().requires_grad_()

@@ -5,6 +5,7 @@ import torch
 from both_forms import FORMS, classify, draw_cells, draw_network
 
 from tabatlas.tabnet.entries import from_dense
+from tabatlas.tabnet.sparse import encode
 
 STEP = 1e-6  # of the finite differences, whose error is about as large
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from tabatlas import names
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.tabnet.entries import Entries, GeneSets, drop_members
-from tabatlas.tabnet.products import multiply
+from tabatlas.tabnet.products import multiply_entries
 from tabatlas.train.checkpoint import name_part, pick
 
 PART = "typical"
@@ -88,7 +88,7 @@ class Typicality:
         for number, missing_g in enumerate(missing.member_mg):
             rows = missing.set_n == number
             ratio_cg, expected_c = self.weigh_genes(missing_g)
-            found_nc = multiply(share.take(rows), ratio_cg.T.contiguous())
+            found_nc = multiply_entries(share.take(rows), ratio_cg.T.contiguous())
             typical_nc = torch.where(expected_c > LEAST_NATS, found_nc / expected_c, 0.0)
             likeliest_n, named_n = (
                 typical_nc.gather(1, score_nc.argmax(dim=1, keepdim=True))[:, 0]

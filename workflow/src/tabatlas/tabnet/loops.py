@@ -124,6 +124,20 @@ def sample_rows(first, last, indptr, column, a, b, out):
 
 
 @loop
+def add_scaled_rows(
+    first, last, indptr, column, value, other, weight, gain, to_gain, to_weight
+):  # fmt: skip
+    """With t = entries × other, row by row: to_gain += t · weight, to_weight += gain · t."""
+    total = np.empty(other.shape[1], dtype=other.dtype)
+    for row in range(first, last):
+        own = slice(indptr[row], indptr[row + 1])
+        total[:] = 0
+        add_entries(column[own], value[own], other, total)
+        to_gain[row] += dot(total, weight[row])
+        add_scaled(gain[row], total, to_weight[row])
+
+
+@loop
 def transpose(indptr, column, value, n_columns):
     """The same entries by column: pointers (g + 1,), rows ascending within each, values."""
     begin = np.zeros(n_columns + 1, dtype=np.int64)

@@ -1,17 +1,23 @@
 """Products with sparse rows, differentiable, of which none makes anything of cells × genes.
 
-    multiply(entries, W)   Σ over a row's entries of value · W[gene]         (n, h)
-    sample(a, B, …)        a[row] · B[gene] at the entries of a pattern      (e,)
+    multiply(entries, W)             Σ over a row's entries of value · W[gene]           (n, h)
+    multiply_scaled(entries, s, W)   the same with s[gene] · value                       (n, h)
+    multiply_dense(x, W, first)      x times the rows of W from `first` on               (n, h)
+    sample(a, B, …)                  a[row] · B[gene] at the entries of a pattern        (e,)
 
-Each is what the other's gradient asks for. On a CPU they are loops of our own, elsewhere those of
-torch.sparse.
+The first three return W as well: whoever uses it next takes it from there. So its gradient, as
+large as W, goes from one to the next and each adds to it, instead of making one of its own.
+
+On a CPU the products are loops of our own, elsewhere those of torch.sparse.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from tabatlas.tabnet import loops
 from tabatlas.tabnet.entries import Entries
@@ -20,9 +26,19 @@ from tabatlas.tabnet.entries import Entries
 in_float32 = torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)
 
 
-def multiply(entries: Entries, weight_gh: Tensor) -> Tensor:
-    """Entries (n, g) × weights (g, h) → (n, h); a gradient for values and for weights."""
+def multiply(entries: Entries, weight_gh: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries (n, g) × weights (g, h) → (n, h), and the weights; a gradient for values too."""
     return Multiply.apply(*entries, weight_gh)
+
+
+def multiply_scaled(entries: Entries, gain_g: Tensor, weight_gh: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries · gain (n, g) × weights (g, h) → (n, h), and the weights; a gradient for all."""
+    return MultiplyScaled.apply(*entries, gain_g, weight_gh)
+
+
+def multiply_dense(x_nk: Tensor, weight_gh: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """x (n, k) × the k rows of the weights (g, h) from `first` on → (n, h), and the weights."""
+    return MultiplyDense.apply(x_nk, weight_gh, first)
 
 
 def sample(a_nk: Tensor, b_gk: Tensor, indptr: Tensor, gene: Tensor) -> Tensor:
@@ -35,25 +51,94 @@ class Multiply(Function):
 
     @staticmethod
     @in_float32
-    def forward(ctx: Any, indptr: Tensor, gene: Tensor, value: Tensor, weight_gh: Tensor) -> Tensor:
-        """(n, h)."""
+    def forward(
+        ctx: Any, indptr: Tensor, gene: Tensor, value: Tensor, weight_gh: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(n, h), and the weights."""
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(indptr, gene, value, weight_gh)
-        return multiply_entries(Entries(indptr, gene, value), weight_gh)
+        return multiply_entries(Entries(indptr, gene, value), weight_gh), weight_gh
 
     @staticmethod
-    def backward(ctx: Any, grad_nh: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, grad_nh: Tensor, grad_gh: Tensor | None) -> tuple[Tensor | None, ...]:
         """For values and weights."""
         indptr, gene, value, weight_gh = ctx.saved_tensors
+        if grad_nh is None:  # only the weights went on
+            return None, None, None, grad_gh
         grad_nh = grad_nh.contiguous()
         to_value, to_weight = ctx.needs_input_grad[2:]
-        return (
-            None,
-            None,
-            sample_entries(grad_nh, weight_gh, indptr, gene) if to_value else None,
-            multiply_transposed(Entries(indptr, gene, value), grad_nh, len(weight_gh))
-            if to_weight
-            else None,
-        )
+        if to_weight:
+            grad_gh = start_gradient(grad_gh, weight_gh)
+            add_transposed(Entries(indptr, gene, value), grad_nh, grad_gh)
+        to_value = sample_entries(grad_nh, weight_gh, indptr, gene) if to_value else None
+        return None, None, to_value, grad_gh
+
+
+class MultiplyScaled(Function):
+    """(Entries · gain) × weights."""
+
+    @staticmethod
+    @in_float32
+    def forward(
+        ctx: Any, indptr: Tensor, gene: Tensor, value: Tensor, gain_g: Tensor, weight_gh: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(n, h), and the weights."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(indptr, gene, value, gain_g, weight_gh)
+        scaled = value * gain_g.index_select(0, gene.int())
+        return multiply_entries(Entries(indptr, gene, scaled), weight_gh), weight_gh
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_nh: Tensor, grad_gh: Tensor | None) -> tuple[Tensor | None, ...]:
+        """For gain and weights in one pass over the genes; for values only where it is asked for."""
+        *entries, gain_g, weight_gh = ctx.saved_tensors
+        if grad_nh is None:
+            return None, None, None, None, grad_gh
+        grad_nh, to_value = grad_nh.contiguous(), None
+        if ctx.needs_input_grad[2]:
+            indptr, gene, _ = entries
+            to_value = sample_entries(grad_nh, weight_gh, indptr, gene)
+            to_value *= gain_g.index_select(0, gene.int())
+        grad_gh = start_gradient(grad_gh, weight_gh)
+        to_gain_g = torch.zeros_like(gain_g)
+        if not loops.can_run(grad_nh):
+            product_gh = multiply_turned(Entries(*entries), grad_nh, len(gain_g))
+            to_gain_g = torch.linalg.vecdot(product_gh, weight_gh[: len(gain_g)])
+            grad_gh[: len(gain_g)].addcmul_(product_gh, gain_g[:, None])
+            return None, None, to_value, to_gain_g, grad_gh
+        by_gene = loops.transpose(*map(to_array, entries), len(gain_g))
+        tensors = grad_nh, weight_gh, gain_g, to_gain_g, grad_gh
+        loops.share(loops.add_scaled_rows, len(gain_g), *by_gene, *map(to_array, tensors))
+        return None, None, to_value, to_gain_g, grad_gh
+
+
+class MultiplyDense(Function):
+    """Few dense columns × weights."""
+
+    @staticmethod
+    @in_float32
+    def forward(ctx: Any, x_nk: Tensor, weight_gh: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """(n, h), and the weights."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x_nk, weight_gh)
+        ctx.rows = slice(first, first + x_nk.shape[1])
+        return x_nk @ weight_gh[ctx.rows], weight_gh
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_nh: Tensor, grad_gh: Tensor | None) -> tuple[Tensor | None, ...]:
+        """For both."""
+        x_nk, weight_gh = ctx.saved_tensors
+        if grad_nh is None:
+            return None, grad_gh, None
+        to_x, to_weight = ctx.needs_input_grad[:2]
+        if to_weight:
+            grad_gh = start_gradient(grad_gh, weight_gh)
+            grad_gh[ctx.rows].addmm_(x_nk.t(), grad_nh)
+        to_x = grad_nh @ weight_gh[ctx.rows].t() if to_x else None
+        return to_x, grad_gh, None
 
 
 class Sample(Function):
@@ -74,10 +159,15 @@ class Sample(Function):
         to_a, to_b = ctx.needs_input_grad[:2]
         return (
             multiply_entries(entries, b_gk) if to_a else None,
-            multiply_transposed(entries, a_nk.contiguous(), len(b_gk)) if to_b else None,
+            add_transposed(entries, a_nk.contiguous(), torch.zeros_like(b_gk)) if to_b else None,
             None,
             None,
         )
+
+
+def start_gradient(grad_gh: Tensor | None, weight_gh: Tensor) -> Tensor:
+    """The gradient of the weights so far, to add to: what later uses made of it, or zeros."""
+    return torch.zeros_like(weight_gh) if grad_gh is None else grad_gh
 
 
 def multiply_entries(entries: Entries, weight_gh: Tensor) -> Tensor:
@@ -85,19 +175,18 @@ def multiply_entries(entries: Entries, weight_gh: Tensor) -> Tensor:
     if not loops.can_run(weight_gh):
         return open_csr(entries, len(weight_gh)) @ weight_gh
     out_nh = weight_gh.new_zeros(entries.n_rows, weight_gh.shape[1])
-    arrays = [tensor.detach().numpy() for tensor in (*entries, weight_gh, out_nh)]
+    arrays = map(to_array, (*entries, weight_gh, out_nh))
     loops.share(loops.multiply_rows, entries.n_rows, *arrays)
     return out_nh
 
 
-def multiply_transposed(entries: Entries, other_nh: Tensor, n_genes: int) -> Tensor:
-    """Entriesᵀ (g, n) × other (n, h)."""
+def add_transposed(entries: Entries, other_nh: Tensor, out_gh: Tensor) -> Tensor:
+    """Out + entriesᵀ (g, n) × other (n, h), in place."""
     if not loops.can_run(other_nh):
-        return open_csr(turn_entries(entries, n_genes), len(other_nh)) @ other_nh
-    by_gene = loops.transpose(*(tensor.detach().numpy() for tensor in entries), n_genes)
-    out_gh = other_nh.new_zeros(n_genes, other_nh.shape[1])
-    arrays = other_nh.detach().numpy(), out_gh.numpy()
-    loops.share(loops.multiply_rows, n_genes, *by_gene, *arrays)
+        return out_gh.add_(multiply_turned(entries, other_nh, len(out_gh)))
+    by_gene = loops.transpose(*map(to_array, entries), len(out_gh))
+    arrays = to_array(other_nh), to_array(out_gh)
+    loops.share(loops.multiply_rows, len(out_gh), *by_gene, *arrays)
     return out_gh
 
 
@@ -107,18 +196,23 @@ def sample_entries(a_nk: Tensor, b_gk: Tensor, indptr: Tensor, gene: Tensor) -> 
     if not loops.can_run(a_nk):
         pattern = open_csr(Entries(indptr, gene, value), len(b_gk))
         return torch.sparse.sampled_addmm(pattern, a_nk, b_gk.t(), beta=0).values()
-    arrays = [tensor.detach().numpy() for tensor in (indptr, gene, a_nk, b_gk, value)]
+    arrays = map(to_array, (indptr, gene, a_nk, b_gk, value))
     loops.share(loops.sample_rows, len(indptr) - 1, *arrays)
     return value
 
 
-def turn_entries(entries: Entries, n_genes: int) -> Entries:
-    """The entries by gene: pointers (g + 1,), and for each gene its cells, ascending."""
+def to_array(tensor: Tensor) -> np.ndarray:
+    """The same numbers for our loops."""
+    return tensor.detach().numpy()
+
+
+def multiply_turned(entries: Entries, other_nh: Tensor, n_genes: int) -> Tensor:
+    """Entriesᵀ (g, n) × other (n, h) by torch: pointers and cells of each gene are made first."""
     gene, order = entries.gene.int().sort(stable=True)
     # Not counted by bincount, for which the host would wait.
     starts = torch.arange(n_genes + 1, dtype=torch.int32, device=gene.device)
-    indptr = torch.searchsorted(gene, starts)
-    return Entries(indptr, entries.rows()[order], entries.value[order])
+    turned = Entries(torch.searchsorted(gene, starts), entries.rows()[order], entries.value[order])
+    return open_csr(turned, len(other_nh)) @ other_nh
 
 
 def open_csr(entries: Entries, n_columns: int) -> Tensor:

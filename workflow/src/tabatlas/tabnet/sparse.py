@@ -19,7 +19,7 @@ from tabatlas.tabnet.encoder import Encoder, Encoding
 from tabatlas.tabnet.entries import Entries, GeneSets, drop_members, look_up, unite
 from tabatlas.tabnet.layers import AttentiveTransformer
 from tabatlas.tabnet.precision import at_least_float32
-from tabatlas.tabnet.products import multiply
+from tabatlas.tabnet.products import multiply, multiply_dense, multiply_scaled
 from tabatlas.tabnet.select import POWER, Field, project, select
 
 
@@ -32,7 +32,6 @@ class Input(NamedTuple):
     offset_f: Tensor
     columns_nc: Tensor  # x̂ of covariates that are inputs
     condition_nc: Tensor
-    weight_fh: Tensor  # first shared linear map
 
 
 def encode(
@@ -43,14 +42,15 @@ def encode(
 ) -> Encoding:
     """Encode log1p(CP10k) as `encoder(…)` does; `Encoding.masks` hold what each step selects."""
     opened = open_input(encoder, x, hidden, covariates)
-    features = encoder.splitter.finish(map_whole(encoder, opened), encoder.shared)
-    _, attention_na = encoder.split(features)
+    # Every use of W₁ hands it on to the next (see `products`).
+    mapped, weight_fh = map_whole(encoder, opened, encoder.shared[0].weight.t().contiguous())
+    _, attention_na = encoder.split(encoder.splitter.finish(mapped, encoder.shared))
     decisions, masks = [], []
     for attend, transform in zip(encoder.attentive, encoder.feature, strict=True):
         mask = attend_sparsely(encoder, attend, attention_na, masks, opened)
         masks.append(mask)
-        features = transform.finish(map_selected(encoder, opened, mask), encoder.shared)
-        decision_nd, attention_na = encoder.split(features)
+        mapped, weight_fh = map_selected(encoder, opened, mask, weight_fh)
+        decision_nd, attention_na = encoder.split(transform.finish(mapped, encoder.shared))
         decisions.append(F.relu(decision_nd))
     entropy = torch.stack([measure_entropy(mask) for mask in masks]).mean()
     return Encoding(torch.stack(decisions), entropy, masks=tuple(masks))
@@ -72,22 +72,23 @@ def open_input(
     gain_f, offset_f = encoder.scale.fold(x, hidden, columns_nc)
     scaled_nc = torch.addcmul(offset_f[n_genes:], columns_nc, gain_f[n_genes:])
     condition_nc = encoder.conditions(covariates)
-    weight_fh = encoder.shared[0].weight.t()
-    return Input(x, hidden, gain_f, offset_f, scaled_nc, condition_nc, weight_fh)
+    return Input(x, hidden, gain_f, offset_f, scaled_nc, condition_nc)
 
 
-def map_whole(encoder: Encoder, opened: Input) -> Tensor:
-    """x̂ W₁ (n, 2h) of the whole input."""
-    n_genes = len(encoder.token_g)
-    weight_gh = opened.weight_fh[:n_genes]
-    scaled_gh = opened.gain_f[:n_genes, None] * weight_gh
-    absent_mg = torch.where(opened.hidden.member_mg, encoder.token_g, opened.offset_f[:n_genes])
-    absent_nh = (absent_mg @ weight_gh).index_select(0, opened.hidden.set_n)
-    return multiply(opened.x, scaled_gh) + absent_nh + map_columns(opened, opened.columns_nc)
+def map_whole(encoder: Encoder, opened: Input, weight_fh: Tensor) -> tuple[Tensor, Tensor]:
+    """x̂ W₁ (n, 2h) of the whole input, and W₁."""
+    n_genes, hidden = len(encoder.token_g), opened.hidden
+    absent_mg = torch.where(hidden.member_mg, encoder.token_g, opened.offset_f[:n_genes])
+    absent_mh, weight_fh = multiply_dense(absent_mg, weight_fh, 0)
+    whole_nh, weight_fh = multiply_scaled(opened.x, opened.gain_f[:n_genes], weight_fh)
+    whole_nh = whole_nh + absent_mh.index_select(0, hidden.set_n)
+    return add_columns(whole_nh, opened, opened.columns_nc, weight_fh)
 
 
-def map_selected(encoder: Encoder, opened: Input, mask: Entries) -> Tensor:
-    """(M ∘ x̂) W₁ (n, 2h): rows of W₁ only for genes that the mask selects."""
+def map_selected(
+    encoder: Encoder, opened: Input, mask: Entries, weight_fh: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(M ∘ x̂) W₁ (n, 2h) from rows of W₁ only for genes that the mask selects, and W₁."""
     n_genes, place = len(encoder.token_g), mask.gene.long()
     gain, offset = (one.index_select(0, place) for one in (opened.gain_f, opened.offset_f))
     x = look_up(opened.x, mask.indptr, mask.gene)
@@ -97,14 +98,20 @@ def map_selected(encoder: Encoder, opened: Input, mask: Entries) -> Tensor:
         weighted = weighted.masked_fill(place >= n_genes, 0)
         mask_nq = spread_tail(mask, n_genes, encoder.inputs.n_covariates)
         columns_nc = columns_nc * encoder.inputs.spread_covariates(mask_nq)
-    selected_nh = multiply(mask._replace(value=weighted), opened.weight_fh)
-    return selected_nh + map_columns(opened, columns_nc)
+    selected_nh, weight_fh = multiply(mask._replace(value=weighted), weight_fh)
+    return add_columns(selected_nh, opened, columns_nc, weight_fh)
 
 
-def map_columns(opened: Input, columns_nc: Tensor) -> Tensor:
-    """What covariates add to the first linear map (n, 2h), those of the input as given."""
+def add_columns(
+    mapped_nh: Tensor, opened: Input, columns_nc: Tensor, weight_fh: Tensor
+) -> tuple[Tensor, Tensor]:
+    """With what covariates add to the first linear map, those of the input as given; and W₁."""
     dense_nc = torch.cat([columns_nc, opened.condition_nc], dim=1)
-    return dense_nc @ opened.weight_fh[len(opened.weight_fh) - dense_nc.shape[1] :]
+    if not dense_nc.shape[1]:
+        return mapped_nh, weight_fh
+    first = len(weight_fh) - dense_nc.shape[1]
+    columns_nh, weight_fh = multiply_dense(dense_nc, weight_fh, first)
+    return mapped_nh + columns_nh, weight_fh
 
 
 def spread_tail(mask: Entries, n_genes: int, n_tail: int) -> Tensor:
