@@ -207,6 +207,22 @@ def test_few_candidates_are_not_selected(generator, power):
     assert len(entries.gene) < 1.1 * (logits_ng > reach_threshold(logits_ng, power)).sum()
 
 
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_not_a_number_reaches_the_mask(generator, power, broken, place):
+    """In a gene's weights every cell has it, in a cell's attention only that one."""
+    case = hide(draw(generator), generator)
+    case[place][2] = broken
+    logits_ng, _, entries = find(case, power)
+    row = entries.rows()
+    logits = logits_ng[row, entries.gene.long()].float()
+    gap = find_gaps(entries.indptr.to(DEVICE), logits.to(DEVICE), power).cpu()
+    shown_n = torch.zeros(len(logits_ng)).index_add(0, row, gap.isnan().float()) > 0
+    expected_n = ~(logits_ng.amax(1) < torch.inf)
+    assert torch.equal(shown_n, expected_n)
+    assert expected_n.any()
+
+
 def test_rows_of_any_length_are_solved(generator, power):
     lengths = [0, 1, 5, 0, 1024, 3000, 0]
     indptr = torch.tensor([0, *lengths]).cumsum(0)

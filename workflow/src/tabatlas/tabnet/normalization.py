@@ -66,9 +66,10 @@ class GhostBatchNorm(nn.Module):
         centered = [part - mean_k for part, mean_k in zip(parts, mean_ck, strict=True)]
         var_cf = torch.stack([measure_variance(part, weight_fk) for part in centered])
         with torch.no_grad():
-            unbiased_c = var_cf.new_tensor([size / (size - 1) for size in sizes])
+            pairs = zip(var_cf, sizes, strict=True)
+            unbiased_cf = torch.stack([var_f * (size / (size - 1)) for var_f, size in pairs])
             self.running_mean.lerp_(weight_fk @ mean_ck.mean(0), self.momentum)
-            self.running_var.lerp_(unbiased_c @ var_cf / len(sizes), self.momentum)
+            self.running_var.lerp_(unbiased_cf.mean(0), self.momentum)
         scale_cf = self.weight * torch.rsqrt(var_cf + EPSILON)
         return Folded(torch.cat(centered), scale_cf, self.bias.expand_as(scale_cf), sizes)
 

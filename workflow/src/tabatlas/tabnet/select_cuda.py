@@ -55,10 +55,11 @@ def find_logits(
         logit = tl.dot(left, right, logit, input_precision="ieee")
     column = chunk * n_genes + gene
     scale = tl.load(scale + column, mask=known, other=0.0)
-    shift = tl.load(shift + column, mask=known, other=float("-inf"))
+    shift = tl.load(shift + column, mask=known, other=0.0)
     logit = prior * (logit * scale[None, :] + shift[None, :])
     word = blocked + cell * tl.cdiv(n_genes, GROUP) + (gene // GROUP)[None, :]
-    word = tl.load(word, mask=real & known[None, :], other=0)
+    # All bits of -1 are set: what is outside is blocked.
+    word = tl.load(word, mask=real & known[None, :], other=-1)
     blocked = ((word >> (gene % GROUP)[None, :]) & 1) == 1
     return tl.where(blocked, float("-inf"), logit), cell, real
 
@@ -82,11 +83,13 @@ def keep_above(
     bits, count, floor,
     weight, attention, scale, shift, prior, blocked, n_cells, n_genes, n_chunks, n_a
 ):  # fmt: skip
-    """A bit for each gene whose logit is above the cell's floor, and how many these are."""
+    """A bit for each gene whose logit is not below the cell's floor, and how many these are."""
     logit, cell, real = find_logits(
         weight, attention, scale, shift, prior, blocked, n_cells, n_genes, n_chunks, n_a
     )
-    above = (logit > tl.load(floor + cell, mask=real, other=float("inf"))).to(tl.int32)
+    # NaN compares with nothing: it is kept, so that the loss shows it.
+    below = logit <= tl.load(floor + cell, mask=real, other=float("inf"))
+    above = 1 - below.to(tl.int32)
     n_groups = tl.cdiv(n_genes, GROUP)
     group = tl.program_id(1) * (GENES // GROUP) + tl.arange(0, GENES // GROUP)[None, :]
     above = tl.reshape(above, (CELLS, GENES // GROUP, GROUP))
@@ -180,11 +183,12 @@ def find_candidates(
     ends = torch.arange(n_cells + 1, device=largest_nw.device) * largest_nw.shape[1]
     top_n, threshold_n = solve(ends, largest_nw.view(-1), power)
     floor_n = top_n + threshold_n - margin * top_n.abs().clamp_min(1)
+    floor_n.nan_to_num_(nan=-torch.inf)
     bits_nw = torch.empty_like(largest_nw, dtype=torch.int32)
     count_n = torch.zeros_like(floor_n, dtype=torch.int32)
     keep_above[grid](bits_nw, count_n, floor_n, *field, num_warps=WARPS)
     if words is not None:
-        above = (known.value > floor_n[words.row]).int()
+        above = (~(known.value <= floor_n[words.row])).int()
         bits_nw.view(-1).index_add_(0, words.word, above * words.bit)
         count_n.index_add_(0, words.row, above)
     return list_candidates(bits_nw, count_n)
