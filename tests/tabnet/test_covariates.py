@@ -82,10 +82,9 @@ def test_a_mixed_table_gives_the_outputs_and_masks_of_the_peer(
     randomize(peer, generator)
     tables = list(zip((1, 7, 11), WIDTHS, peer.embedder.embeddings, strict=True))
     # Our row 0 of each table is the unknown level, which the peer lacks.
+    embedding = ours.encoder.inputs.table
     for row, width, theirs in tables:
-        ours.encoder.inputs.table.weight.data[row : row + len(theirs.weight), :width] = (
-            theirs.weight
-        )
+        embedding.weight.data[row : row + len(theirs.weight), :width] = theirs.weight
     pairs = list(pair_encoders(peer.tabnet.encoder, ours.encoder))
     copy_pairs(pairs)
     ours.head.weight.data.copy_(peer.tabnet.final_mapping.weight)
@@ -111,9 +110,8 @@ def test_a_mixed_table_gives_the_outputs_and_masks_of_the_peer(
     (logits_nc.square().mean() + encoding.entropy).backward()
     (their_logits.square().mean() - their_loss).backward()
     compare_gradients(pairs, 10 * TOLERANCE[torch.float64])
-    gradient = ours.encoder.inputs.table.weight.grad
     for row, width, theirs in tables:
-        found = gradient[row : row + len(theirs.weight), :width]
+        found = embedding.weight.grad[row : row + len(theirs.weight), :width]
         assert torch.allclose(found, theirs.weight.grad, **close)
 
 

@@ -77,14 +77,12 @@ class BatchScaling(nn.Module):
         gain_f = self.weight * torch.rsqrt(var_f + EPSILON)
         return gain_f, torch.addcmul(self.bias, mean_f, gain_f, value=-1)
 
-    @torch.no_grad()
     def measure(self, x_ng: Tensor, seen_ng: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of the seen entries; moves the running ones."""
         seen_g = seen_ng.sum(0)
         mean_g = (x_ng * seen_ng).sum(0) / seen_g.clamp_min(1)
         return self.follow(mean_g, ((x_ng - mean_g).square() * seen_ng).sum(0), seen_g)
 
-    @torch.no_grad()
     def measure_entries(
         self, x: Entries, hidden: GeneSets, columns_nc: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -110,9 +108,13 @@ class BatchScaling(nn.Module):
         )
 
     def follow(self, mean_g: Tensor, square_g: Tensor, seen_g: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the running statistics; `square_g` is the sum of squares about the mean."""
-        # Fewer than two cells say nothing about a gene's variance.
-        momentum_g = self.momentum * (seen_g - 1).clamp(0, 1)
-        self.running_mean.lerp_(mean_g, momentum_g)
-        self.running_var.lerp_(square_g / (seen_g - 1).clamp_min(1), momentum_g)
+        """Move the running statistics; `square_g` is the sum of squares about the mean.
+
+        What is returned has a gradient: embeddings are among what is normalized.
+        """
+        with torch.no_grad():
+            # Fewer than two cells say nothing about a gene's variance.
+            momentum_g = self.momentum * (seen_g - 1).clamp(0, 1)
+            self.running_mean.lerp_(mean_g, momentum_g)
+            self.running_var.lerp_(square_g / (seen_g - 1).clamp_min(1), momentum_g)
         return mean_g, square_g / seen_g.clamp_min(1)
