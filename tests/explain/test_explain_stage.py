@@ -301,7 +301,7 @@ def test_covariates_that_are_inputs_have_their_share_of_the_importance(study, at
     model = restore_classifier(read_model(tmp_path / "classifier"), torch.Generator())
     # The order of the masks: the donor is the one with two columns.
     assert name_inputs(model) == [names.PCT_MT, "donor"]
-    assert model.encoder.inputs.owner_c.bincount().tolist() == [1, 2]
+    assert model.encoder.inputs.widths == [1, 2]
     assert set(found["covariates"]) == {names.PCT_MT, "donor"}
     assert all(share > 0 for share in found["covariates"].values())
     importances = pd.read_parquet(tmp_path / "out" / "importances.parquet")

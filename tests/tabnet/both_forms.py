@@ -55,13 +55,13 @@ def narrow(cells: Cells) -> Cells:
     return cells._replace(x_ng=cells.x_ng.float(), covariates=covariates)
 
 
-def draw_network(cells: Cells, generator, gain=1.0, **knobs) -> Classifier:
+def draw_network(cells: Cells, generator, gain=1.0, groups=(), **knobs) -> Classifier:
     """A network of which nothing is a trivial 0 or 1; `gain` is that of its mask logits."""
     shape = {"n_d": 6, "n_a": 5, "virtual_batch_size": 16, **knobs}
     n_genes = cells.x_ng.shape[1]
     statistics = torch.full((n_genes,), 0.1), torch.full((n_genes,), 0.3)
     covariates = COVARIATES if cells.covariates else ()
-    encoder = Encoder(Architecture(**shape), *statistics, generator, covariates)
+    encoder = Encoder(Architecture(**shape), *statistics, generator, covariates, groups)
     network = Classifier(encoder, N_CLASSES, generator).double()
     for name, tensor in network.state_dict().items():
         if name.endswith(("norm.weight", "scale.weight", "running_var")) or "norms" in name:
@@ -86,8 +86,7 @@ def classify(network, form, cells: Cells) -> tuple[Tensor, Encoding, Tensor]:
 
 def stack_masks(encoder: Encoder, encoding: Encoding) -> Tensor:
     """The masks of the sparse form as those of the dense one (s, n, q)."""
-    n_selected = encoder.attentive[0].linear.out_features
-    return torch.stack([mask.to_dense(n_selected) for mask in encoding.masks])
+    return torch.stack([mask.to_dense(len(encoder.groups)) for mask in encoding.masks])
 
 
 def weigh(logits_nc: Tensor, encoding: Encoding) -> Tensor:

@@ -82,10 +82,9 @@ def test_a_mixed_table_gives_the_outputs_and_masks_of_the_peer(
     randomize(peer, generator)
     tables = list(zip((1, 7, 11), WIDTHS, peer.embedder.embeddings, strict=True))
     # Our row 0 of each table is the unknown level, which the peer lacks.
+    embedding = ours.encoder.inputs.table
     for row, width, theirs in tables:
-        ours.encoder.inputs.table.weight.data[row : row + len(theirs.weight), :width] = (
-            theirs.weight
-        )
+        embedding.weight.data[row : row + len(theirs.weight), :width] = theirs.weight
     pairs = list(pair_encoders(peer.tabnet.encoder, ours.encoder))
     copy_pairs(pairs)
     ours.head.weight.data.copy_(peer.tabnet.final_mapping.weight)
@@ -99,21 +98,22 @@ def test_a_mixed_table_gives_the_outputs_and_masks_of_the_peer(
     logits_nc, encoding, masks_snq = classify(ours, form, cells)
 
     close = {"rtol": 0, "atol": TOLERANCE[torch.float64]}
+    nothing = torch.zeros(1, 1)  # is hidden
     assert torch.allclose(logits_nc, their_logits, **close)
     assert torch.allclose(encoding.entropy, -their_loss, **close)
     for mask_nq, their_mask in zip(masks_snq, their_masks.values(), strict=True):
-        assert torch.allclose(ours.encoder.inputs.spread(mask_nq), their_mask, **close)
+        assert torch.allclose(ours.encoder.groups.spread(mask_nq, nothing), their_mask, **close)
     weighted = weigh_masks([from_dense(mask_nq) for mask_nq in masks_snq], encoding.decision_snd)
-    importance_nf = ours.encoder.inputs.spread(weighted.to_dense(masks_snq.shape[-1]))
+    importance_nq = weighted.to_dense(masks_snq.shape[-1])
+    importance_nf = ours.encoder.groups.spread(importance_nq, nothing)
     expected = (their_importance / their_importance.sum(-1, keepdim=True)).nan_to_num(0)
     assert torch.allclose(importance_nf, expected, **close)
 
     (logits_nc.square().mean() + encoding.entropy).backward()
     (their_logits.square().mean() - their_loss).backward()
     compare_gradients(pairs, 10 * TOLERANCE[torch.float64])
-    gradient = ours.encoder.inputs.table.weight.grad
     for row, width, theirs in tables:
-        found = gradient[row : row + len(theirs.weight), :width]
+        found = embedding.weight.grad[row : row + len(theirs.weight), :width]
         assert torch.allclose(found, theirs.weight.grad, **close)
 
 

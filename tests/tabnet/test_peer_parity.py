@@ -4,6 +4,7 @@ import pytest
 import torch
 from both_forms import FORMS, Cells, classify
 from pytorch_tabnet.tab_network import TabNetNoEmbeddings, TabNetPretraining
+from pytorch_tabnet.utils import create_group_matrix
 
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.classifier import Classifier
@@ -36,27 +37,35 @@ def architecture(request) -> Architecture:
     return Architecture(**shape)
 
 
-def spell_knobs(architecture, dtype):
+def spell_knobs(architecture, groups, dtype):
     """The peer's own words for an architecture."""
     same = ("n_d", "n_a", "n_steps", "gamma", "n_independent", "n_shared", "virtual_batch_size")
     knobs = {name: getattr(architecture, name) for name in (*same, "mask_type")}
-    return {**knobs, "group_attention_matrix": torch.eye(N_GENES, dtype=dtype)}
+    # Theirs is of float32, in which a third is none.
+    share_qg = create_group_matrix([list(group) for group in groups], N_GENES).to(dtype)
+    return {**knobs, "group_attention_matrix": share_qg / share_qg.sum(1, keepdim=True)}
+
+
+@pytest.fixture(params=[(), ((3, 8, 20), (0, 59), (41,))], ids=["single genes", "groups"])
+def groups(request) -> tuple[tuple[int, ...], ...]:
+    return request.param
 
 
 @pytest.fixture
-def peer(architecture, dtype, generator) -> TabNetNoEmbeddings:
+def peer(architecture, groups, dtype, generator) -> TabNetNoEmbeddings:
     network = TabNetNoEmbeddings(
         N_GENES,
         N_CLASSES,
-        **spell_knobs(architecture, dtype),
+        **spell_knobs(architecture, groups, dtype),
     )
     return randomize(network, generator).to(dtype)
 
 
 @pytest.fixture
-def ours(architecture, peer, dtype, generator) -> Classifier:
+def ours(architecture, groups, peer, dtype, generator) -> Classifier:
     statistics = torch.zeros(N_GENES), torch.ones(N_GENES)
-    network = Classifier(Encoder(architecture, *statistics, generator), N_CLASSES, generator)
+    encoder = Encoder(architecture, *statistics, generator, groups=groups)
+    network = Classifier(encoder, N_CLASSES, generator)
     copy_pairs(pair_encoders(peer.encoder, network.to(dtype).encoder))
     network.head.weight.data.copy_(peer.final_mapping.weight)
     return network
@@ -138,7 +147,9 @@ def form(request) -> str:
 def test_logits_masks_and_entropy_are_the_peers(peer, ours, form, cells_ng, dtype, training):
     close = {"rtol": 0, "atol": TOLERANCE[dtype]}
     peer.train(training), ours.train(training)
-    logits_nc, encoding, masks_sng = classify(ours, form, Cells(cells_ng))
+    logits_nc, encoding, masks_snq = classify(ours, form, Cells(cells_ng))
+    nothing = torch.zeros(1, 1)  # is hidden
+    masks_sng = torch.stack([ours.encoder.groups.spread(one, nothing) for one in masks_snq])
     their_logits, their_loss = peer(cells_ng)
     their_importance, their_masks = peer.forward_masks(cells_ng)  # the former in float32 always
     assert torch.allclose(logits_nc, their_logits, **close)
@@ -167,13 +178,15 @@ def test_gradients_are_the_peers(peer, ours, form, cells_ng, dtype):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_pretrainer_reconstructs_what_the_peers_does(
-    architecture, form, cells_ng, dtype, training, generator
+    architecture, groups, form, cells_ng, dtype, training, generator
 ):
     # Nothing is hidden: the peer sets a hidden value to 0 where we put a token.
-    peer = TabNetPretraining(N_GENES, pretraining_ratio=0, **spell_knobs(architecture, dtype))
+    peer = TabNetPretraining(
+        N_GENES, pretraining_ratio=0, **spell_knobs(architecture, groups, dtype)
+    )
     randomize(peer, generator).to(dtype)
     statistics = torch.zeros(N_GENES), torch.ones(N_GENES)
-    encoder = Encoder(architecture, *statistics, generator).to(dtype)
+    encoder = Encoder(architecture, *statistics, generator, groups=groups).to(dtype)
     decoder = Decoder(architecture, *statistics, generator).to(dtype)
     pairs = [*pair_encoders(peer.encoder, encoder), *pair_decoders(peer.decoder, decoder)]
     copy_pairs(pairs)

@@ -14,7 +14,6 @@ from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import INPUT, Covariates
 from tabatlas.tabnet.entries import Entries, GeneSets, look_up
 from tabatlas.tabnet.importance import share_masks, weigh_steps
-from tabatlas.tabnet.sparse import spread_tail
 
 AGGREGATIONS = ("weighted", "plain")
 
@@ -71,7 +70,10 @@ class Attributor:
         # Covariates that are inputs have masks after those of the genes.
         n_covariates = model.encoder.inputs.n_covariates
         weighted = weigh_steps(selected, encoding.decision_snd)
-        covariate_nq = sum(spread_tail(one, n_genes, n_covariates) for one in weighted)
+        tails = [one.keep(one.gene >= n_genes) for one in weighted]
+        covariate_nq = sum(
+            tail._replace(gene=tail.gene - n_genes).to_dense(n_covariates) for tail in tails
+        )
         masks = [mask.keep(mask.gene < n_genes) for mask in selected]
         return Attribution(masks, weigh_steps(masks, encoding.decision_snd), covariate_nq)
 

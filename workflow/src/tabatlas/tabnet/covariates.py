@@ -41,8 +41,7 @@ class Covariates(NamedTuple):
 class CovariateColumns(nn.Module):
     """The covariates of one role as columns: the numerical ones, then the embeddings.
 
-    `owner_c` (columns,) says to which covariate, counted in this order, a column belongs, and
-    `width_c` over how many columns that one reaches.
+    `widths` are the columns of each covariate, in this order.
     """
 
     def __init__(
@@ -52,12 +51,12 @@ class CovariateColumns(nn.Module):
         own_k, categorical = choose_role([one for one in covariates if one.levels], role)
         own_j, numerical = choose_role([one for one in covariates if not one.levels], role)
         sizes = torch.tensor([len(one.levels) + 1 for one in categorical], dtype=torch.int64)
-        widths = torch.tensor([one.width for one in categorical], dtype=torch.int64)
+        self.widths = [1] * len(numerical) + [one.width for one in categorical]
         widest = max([one.width for one in categorical], default=0)
         # All tables in one, each row as wide as the widest: one lookup serves all of them.
         self.table = draw_embedding(int(sizes.sum()), widest, generator) if categorical else None
-        kept = (torch.arange(widest) < widths[:, None]).flatten().nonzero().squeeze(1)
-        owner_k = len(numerical) + torch.arange(len(categorical)).repeat_interleave(widths)
+        width_k = torch.tensor(self.widths[len(numerical) :], dtype=torch.int64)
+        kept = (torch.arange(widest) < width_k[:, None]).flatten().nonzero().squeeze(1)
         buffers = {
             "own_k": own_k,
             "own_j": own_j,
@@ -65,8 +64,6 @@ class CovariateColumns(nn.Module):
             "kept": kept,
             "mean_j": torch.tensor([one.mean for one in numerical]),
             "deviation_j": torch.tensor([one.deviation for one in numerical]),
-            "owner_c": torch.cat([torch.arange(len(numerical)), owner_k]),
-            "width_c": torch.cat([torch.ones_like(own_j), widths.repeat_interleave(widths)]),
         }
         for name, values in buffers.items():
             self.register_buffer(name, values, persistent=False)
@@ -74,11 +71,11 @@ class CovariateColumns(nn.Module):
     @property
     def n_covariates(self) -> int:
         """Number of covariates of the role."""
-        return len(self.own_k) + len(self.own_j)
+        return len(self.widths)
 
     def __len__(self) -> int:
         """Number of columns."""
-        return len(self.owner_c)
+        return sum(self.widths)
 
     def forward(self, covariates: Covariates) -> Tensor:
         """Columns (n, columns); an unknown number stands at its mean."""
@@ -88,18 +85,6 @@ class CovariateColumns(nn.Module):
             return columns_nc
         embedded = self.table(covariates.level_nk[:, self.own_k] + self.first_k)
         return append_columns(columns_nc, embedded.flatten(1)[:, self.kept])
-
-    def spread(self, mask_nq: Tensor) -> Tensor:
-        """Genes × one mask per covariate after them → genes × columns (n, g + columns).
-
-        The mask of a covariate is divided over its columns, as in pytorch-tabnet.
-        """
-        n_genes = mask_nq.shape[1] - self.n_covariates
-        return append_columns(mask_nq[:, :n_genes], self.spread_covariates(mask_nq[:, n_genes:]))
-
-    def spread_covariates(self, mask_nq: Tensor) -> Tensor:
-        """One mask per covariate → columns (n, columns)."""
-        return mask_nq[:, self.owner_c] / self.width_c
 
 
 def append_columns(x_ng: Tensor, columns_nc: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from tabatlas.tabnet.covariates import (
     append_columns,
 )
 from tabatlas.tabnet.entries import Entries
+from tabatlas.tabnet.groups import MaskGroups
 from tabatlas.tabnet.layers import (
     AttentiveTransformer,
     FeatureTransformer,
@@ -32,8 +33,8 @@ class Encoding(NamedTuple):
 
     decision_snd: Tensor  # of each step, ≥ 0
     entropy: Tensor  # of a mask in nats, mean over cells and steps: what λ_sparse weighs
-    # Covariates that are inputs follow the genes. The dense form keeps s × n × g values, and only
-    # when asked for; the sparse form what each step selects.
+    # Over genes, or groups of them, and then the covariates that are inputs (see `MaskGroups`). The
+    # dense form keeps s × n × g values, and only when asked for; the sparse form what is selected.
     masks_sng: Tensor | None = None
     masks: tuple[Entries, ...] = ()
 
@@ -53,17 +54,20 @@ class Encoder(nn.Module):
         sd_g: Tensor,
         generator: torch.Generator,
         covariates: Sequence[Covariate] = (),
+        groups: Sequence[Sequence[int]] = (),
     ) -> None:
         """Draw the weights on the CPU.
 
         `mean_g` and `sd_g` are those of log1p(CP10k) over the training cells that measured a gene.
+        The genes of a group, given by their numbers, are selected together (see `MaskGroups`).
         """
         super().__init__()
         self.architecture, self.covariates = architecture, tuple(covariates)
         self.inputs = CovariateColumns(covariates, INPUT, generator)
         self.conditions = CovariateColumns(covariates, CONDITION, generator)
         n_genes, width = len(mean_g), architecture.n_d + architecture.n_a
-        n_columns, n_selected = len(self.inputs), n_genes + self.inputs.n_covariates
+        self.groups = MaskGroups(n_genes, groups, self.inputs.widths)
+        n_columns = len(self.inputs)
         # Covariates come standardized; a batch normalization takes them as it takes genes.
         statistics = (F.pad(mean_g, (0, n_columns)), F.pad(sd_g, (0, n_columns), value=1.0))
         self.scale = build_scaling(architecture, *statistics)
@@ -75,7 +79,7 @@ class Encoder(nn.Module):
         self.splitter = FeatureTransformer(width, architecture, generator)
         steps = range(architecture.n_steps)
         self.attentive = nn.ModuleList(
-            AttentiveTransformer(n_selected, architecture, generator) for _ in steps
+            AttentiveTransformer(len(self.groups), architecture, generator) for _ in steps
         )
         self.feature = nn.ModuleList(
             FeatureTransformer(width, architecture, generator) for _ in steps
@@ -96,11 +100,11 @@ class Encoder(nn.Module):
         """
         hidden_ng = torch.zeros_like(x_ng) if hidden_ng is None else hidden_ng.to(x_ng.dtype)
         covariates = self.know_nothing(x_ng) if covariates is None else covariates
-        condition_nc = self.conditions(covariates)
-        input_nf = self.open_input(x_ng, hidden_ng, self.inputs(covariates))
-        # 0, or -inf where hidden. Covariates can always be selected.
-        selectable_nq = x_ng.new_zeros(len(x_ng), self.inputs.n_covariates)
-        barrier_nq = append_columns(torch.log1p(-hidden_ng), selectable_nq)
+        condition_nc, columns_nc = self.conditions(covariates), self.inputs(covariates)
+        # Covariates can always be selected.
+        hidden_nf = append_columns(hidden_ng, torch.zeros_like(columns_nc))
+        input_nf = self.open_input(append_columns(x_ng, columns_nc), hidden_nf)
+        barrier_nq = torch.log1p(-self.groups.hide(hidden_nf))  # 0, or -inf where hidden
         prior_nq = torch.ones_like(barrier_nq)
         whole = append_columns(input_nf, condition_nc)
         _, attention_na = self.split(self.splitter(whole, self.shared))
@@ -108,7 +112,8 @@ class Encoder(nn.Module):
         for attend, transform in zip(self.attentive, self.feature, strict=True):
             mask_nq = attend(attention_na, prior_nq, barrier_nq)
             prior_nq = prior_nq * (self.architecture.gamma - mask_nq)
-            selected = append_columns(self.inputs.spread(mask_nq) * input_nf, condition_nc)
+            selected_nf = self.groups.spread(mask_nq, hidden_nf) * input_nf
+            selected = append_columns(selected_nf, condition_nc)
             decision_nd, attention_na = self.split(transform(selected, self.shared))
             decisions.append(F.relu(decision_nd))
             entropies.append(measure_entropy(mask_nq))
@@ -117,13 +122,14 @@ class Encoder(nn.Module):
         entropy = torch.stack(entropies).mean()
         return Encoding(torch.stack(decisions), entropy, torch.stack(masks) if masks else None)
 
-    def open_input(self, x_ng: Tensor, hidden_ng: Tensor, columns_nc: Tensor) -> Tensor:
+    def open_input(self, x_nf: Tensor, hidden_nf: Tensor) -> Tensor:
         """x̂: scaled genes, or their token where hidden, and the covariates that are inputs."""
-        hidden_nf = append_columns(hidden_ng, torch.zeros_like(columns_nc))
-        scaled_nf = self.scale(append_columns(x_ng, columns_nc), hidden_nf)
         # A token, because 0 in place of a hidden gene would say "expressed as on average".
-        token_f = F.pad(self.token_g, (0, columns_nc.shape[1]))
-        return torch.lerp(scaled_nf, token_f, hidden_nf)
+        return torch.lerp(self.scale(x_nf, hidden_nf), self.list_tokens(), hidden_nf)
+
+    def list_tokens(self) -> Tensor:
+        """Tokens of genes, and zeros for the covariates' columns, which are never hidden (f,)."""
+        return F.pad(self.token_g, (0, len(self.inputs)))
 
     def know_nothing(self, x_ng: Tensor) -> Covariates:
         """Unknown levels and numbers for the cells of `x_ng`."""

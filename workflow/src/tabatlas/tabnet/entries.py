@@ -97,6 +97,22 @@ def drop_members(x: Entries, sets: GeneSets) -> Entries:
     return x.keep(kept)
 
 
+def append_columns(x: Entries, columns_nc: Tensor, first: int) -> Entries:
+    """Columns as entries of every row, numbered from `first`, which is after all genes."""
+    n_columns = columns_nc.shape[1]
+    if not n_columns:
+        return x
+    number_c = torch.arange(n_columns, device=x.gene.device, dtype=torch.int32)
+    indptr = x.indptr + torch.arange(x.n_rows + 1, device=x.gene.device) * n_columns
+    own = torch.arange(len(x.gene), device=x.gene.device) + x.rows() * n_columns
+    added = (indptr[1:, None] - n_columns + number_c).flatten()
+    number = (first + number_c).repeat(x.n_rows)
+    gene = number.new_empty(len(own) + len(added))
+    gene = gene.index_copy(0, own, x.gene.int()).index_copy(0, added, number)
+    value = x.value.new_empty(len(gene)).index_copy(0, own, x.value)
+    return Entries(indptr, gene, value.index_copy(0, added, columns_nc.flatten()))
+
+
 def look_up(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
     """Values that other entries have at these rows and genes (e,), 0 where none; differentiable."""
     place = match(among, indptr, gene)

@@ -45,10 +45,10 @@ class DeviationScaling(nn.Module):
         """x̂; what is hidden makes no difference to it."""
         return torch.addcmul(self.bias, self.standardize(x_ng), self.weight)
 
-    def fold(self, x: Entries, hidden: GeneSets, columns_nc: Tensor) -> tuple[Tensor, Tensor]:
-        """Gain and offset (g + c,) of x̂ = gain · x + offset, of genes and the columns after."""
-        gain_f = self.weight / self.standardize.deviation_g
-        return gain_f, torch.addcmul(self.bias, self.standardize.mean_g, gain_f, value=-1)
+    def fold(self, x: Entries, hidden: GeneSets) -> tuple[Tensor, Tensor]:
+        """Gain and offset (g,) of x̂ = gain · x + offset."""
+        gain_g = self.weight / self.standardize.deviation_g
+        return gain_g, torch.addcmul(self.bias, self.standardize.mean_g, gain_g, value=-1)
 
 
 class BatchScaling(nn.Module):
@@ -69,26 +69,22 @@ class BatchScaling(nn.Module):
             mean_g, var_g = self.measure(x_ng, 1 - hidden_ng)
         return torch.addcmul(self.bias, x_ng - mean_g, self.weight * torch.rsqrt(var_g + EPSILON))
 
-    def fold(self, x: Entries, hidden: GeneSets, columns_nc: Tensor) -> tuple[Tensor, Tensor]:
-        """Gain and offset (g + c,) of x̂ = gain · x + offset; `x` without what is hidden."""
-        mean_f, var_f = self.running_mean, self.running_var
+    def fold(self, x: Entries, hidden: GeneSets) -> tuple[Tensor, Tensor]:
+        """Gain and offset (g,) of x̂ = gain · x + offset; `x` without what is hidden."""
+        mean_g, var_g = self.running_mean, self.running_var
         if self.training:
-            mean_f, var_f = self.measure_entries(x, hidden, columns_nc)
-        gain_f = self.weight * torch.rsqrt(var_f + EPSILON)
-        return gain_f, torch.addcmul(self.bias, mean_f, gain_f, value=-1)
+            mean_g, var_g = self.measure_entries(x, hidden)
+        gain_g = self.weight * torch.rsqrt(var_g + EPSILON)
+        return gain_g, torch.addcmul(self.bias, mean_g, gain_g, value=-1)
 
-    @torch.no_grad()
     def measure(self, x_ng: Tensor, seen_ng: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of the seen entries; moves the running ones."""
         seen_g = seen_ng.sum(0)
         mean_g = (x_ng * seen_ng).sum(0) / seen_g.clamp_min(1)
         return self.follow(mean_g, ((x_ng - mean_g).square() * seen_ng).sum(0), seen_g)
 
-    @torch.no_grad()
-    def measure_entries(
-        self, x: Entries, hidden: GeneSets, columns_nc: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """`measure` of genes that are given by their entries, and of the columns after them.
+    def measure_entries(self, x: Entries, hidden: GeneSets) -> tuple[Tensor, Tensor]:
+        """`measure` of what is given by its entries.
 
         An entry of a hidden gene must be 0: it then adds as much as it takes away.
         """
@@ -101,18 +97,17 @@ class BatchScaling(nn.Module):
         # A cell without an entry is the square of the mean away.
         expressed_g = zero_g.index_add(0, place, torch.ones_like(x.value))
         square_g = (seen_g - expressed_g) * mean_g.square()
-        square_g.index_add_(0, place, (x.value - mean_g[place]).square())
-        mean_c = columns_nc.mean(0)
-        return self.follow(
-            torch.cat([mean_g, mean_c]),
-            torch.cat([square_g, (columns_nc - mean_c).square().sum(0)]),
-            torch.cat([seen_g, torch.full_like(mean_c, x.n_rows)]),
-        )
+        square_g = square_g.index_add(0, place, (x.value - mean_g[place]).square())
+        return self.follow(mean_g, square_g, seen_g)
 
     def follow(self, mean_g: Tensor, square_g: Tensor, seen_g: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the running statistics; `square_g` is the sum of squares about the mean."""
-        # Fewer than two cells say nothing about a gene's variance.
-        momentum_g = self.momentum * (seen_g - 1).clamp(0, 1)
-        self.running_mean.lerp_(mean_g, momentum_g)
-        self.running_var.lerp_(square_g / (seen_g - 1).clamp_min(1), momentum_g)
+        """Move the running statistics; `square_g` is the sum of squares about the mean.
+
+        What is returned has a gradient: embeddings are among what is normalized.
+        """
+        with torch.no_grad():
+            # Fewer than two cells say nothing about a gene's variance.
+            momentum_g = self.momentum * (seen_g - 1).clamp(0, 1)
+            self.running_mean.lerp_(mean_g, momentum_g)
+            self.running_var.lerp_(square_g / (seen_g - 1).clamp_min(1), momentum_g)
         return mean_g, square_g / seen_g.clamp_min(1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.encoder import Encoder, Encoding
-from tabatlas.tabnet.entries import Entries, GeneSets, drop_members, look_up, unite
+from tabatlas.tabnet.entries import Entries, GeneSets, append_columns, drop_members, look_up, unite
 from tabatlas.tabnet.layers import AttentiveTransformer
 from tabatlas.tabnet.precision import at_least_float32
 from tabatlas.tabnet.products import multiply, multiply_dense, multiply_scaled
@@ -26,11 +26,10 @@ from tabatlas.tabnet.select import POWER, Field, project, select
 class Input(NamedTuple):
     """The input of a minibatch, with which every step begins."""
 
-    x: Entries  # of seen genes
-    hidden: GeneSets
-    gain_f: Tensor  # x̂ = gain · x + offset, of genes and then of columns
+    x: Entries  # of seen genes, and the columns of covariates that are inputs
+    hidden: GeneSets  # among genes and columns
+    gain_f: Tensor  # x̂ = gain · x + offset
     offset_f: Tensor
-    columns_nc: Tensor  # x̂ of covariates that are inputs
     condition_nc: Tensor
 
 
@@ -69,59 +68,40 @@ def open_input(
     if covariates is None:
         covariates = encoder.know_nothing(x.value.new_empty(x.n_rows, 0))
     columns_nc = encoder.inputs(covariates)
-    gain_f, offset_f = encoder.scale.fold(x, hidden, columns_nc)
-    scaled_nc = torch.addcmul(offset_f[n_genes:], columns_nc, gain_f[n_genes:])
-    condition_nc = encoder.conditions(covariates)
-    return Input(x, hidden, gain_f, offset_f, scaled_nc, condition_nc)
+    x = append_columns(x, columns_nc, n_genes)
+    # Covariates are never hidden.
+    hidden = hidden._replace(member_mg=F.pad(hidden.member_mg, (0, columns_nc.shape[1])))
+    return Input(x, hidden, *encoder.scale.fold(x, hidden), encoder.conditions(covariates))
 
 
 def map_whole(encoder: Encoder, opened: Input, weight_fh: Tensor) -> tuple[Tensor, Tensor]:
     """x̂ W₁ (n, 2h) of the whole input, and W₁."""
-    n_genes, hidden = len(encoder.token_g), opened.hidden
-    absent_mg = torch.where(hidden.member_mg, encoder.token_g, opened.offset_f[:n_genes])
-    absent_mh, weight_fh = multiply_dense(absent_mg, weight_fh, 0)
-    whole_nh, weight_fh = multiply_scaled(opened.x, opened.gain_f[:n_genes], weight_fh)
-    whole_nh = whole_nh + absent_mh.index_select(0, hidden.set_n)
-    return add_columns(whole_nh, opened, opened.columns_nc, weight_fh)
+    absent_mf = torch.where(opened.hidden.member_mg, encoder.list_tokens(), opened.offset_f)
+    absent_mh, weight_fh = multiply_dense(absent_mf, weight_fh, 0)
+    whole_nh, weight_fh = multiply_scaled(opened.x, opened.gain_f, weight_fh)
+    whole_nh = whole_nh + absent_mh.index_select(0, opened.hidden.set_n)
+    return add_conditions(whole_nh, opened, weight_fh)
 
 
 def map_selected(
     encoder: Encoder, opened: Input, mask: Entries, weight_fh: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(M ∘ x̂) W₁ (n, 2h) from rows of W₁ only for genes that the mask selects, and W₁."""
-    n_genes, place = len(encoder.token_g), mask.gene.long()
+    """(M ∘ x̂) W₁ (n, 2h) from rows of W₁ only for what the mask selects, and W₁."""
+    selected = encoder.groups.spread_entries(mask, opened.hidden)
+    place = selected.gene.long()
     gain, offset = (one.index_select(0, place) for one in (opened.gain_f, opened.offset_f))
-    x = look_up(opened.x, mask.indptr, mask.gene)
-    weighted = mask.value * torch.addcmul(offset, gain, x)
-    columns_nc = opened.columns_nc
-    if encoder.inputs.n_covariates:
-        weighted = weighted.masked_fill(place >= n_genes, 0)
-        mask_nq = spread_tail(mask, n_genes, encoder.inputs.n_covariates)
-        columns_nc = columns_nc * encoder.inputs.spread_covariates(mask_nq)
-    selected_nh, weight_fh = multiply(mask._replace(value=weighted), weight_fh)
-    return add_columns(selected_nh, opened, columns_nc, weight_fh)
+    x = look_up(opened.x, selected.indptr, selected.gene)
+    weighted = selected.value * torch.addcmul(offset, gain, x)
+    selected_nh, weight_fh = multiply(selected._replace(value=weighted), weight_fh)
+    return add_conditions(selected_nh, opened, weight_fh)
 
 
-def add_columns(
-    mapped_nh: Tensor, opened: Input, columns_nc: Tensor, weight_fh: Tensor
-) -> tuple[Tensor, Tensor]:
-    """With what covariates add to the first linear map, those of the input as given; and W₁."""
-    dense_nc = torch.cat([columns_nc, opened.condition_nc], dim=1)
-    if not dense_nc.shape[1]:
+def add_conditions(mapped_nh: Tensor, opened: Input, weight_fh: Tensor) -> tuple[Tensor, Tensor]:
+    """With what conditions add to the first linear map; and W₁."""
+    if not opened.condition_nc.shape[1]:
         return mapped_nh, weight_fh
-    first = len(weight_fh) - dense_nc.shape[1]
-    columns_nh, weight_fh = multiply_dense(dense_nc, weight_fh, first)
-    return mapped_nh + columns_nh, weight_fh
-
-
-def spread_tail(mask: Entries, n_genes: int, n_tail: int) -> Tensor:
-    """The mask of what comes after the genes (n, tail), dense."""
-    place = mask.rows() * n_tail + mask.gene - n_genes
-    # What is a gene goes to one place more, and from there nowhere.
-    nowhere = mask.n_rows * n_tail
-    place = torch.where(mask.gene >= n_genes, place, nowhere)
-    flat = mask.value.new_zeros(nowhere + 1).index_add(0, place, mask.value)
-    return flat[:-1].view(mask.n_rows, n_tail)
+    added_nh, weight_fh = multiply_dense(opened.condition_nc, weight_fh, len(opened.gain_f))
+    return mapped_nh + added_nh, weight_fh
 
 
 def attend_sparsely(
@@ -133,12 +113,10 @@ def attend_sparsely(
 ) -> Entries:
     """The mask of a step, given those of the steps before."""
     power, gamma = POWER[encoder.architecture.mask_type], encoder.architecture.gamma
-    # Covariates can always be selected.
-    member_mq = F.pad(opened.hidden.member_mg, (0, encoder.inputs.n_covariates))
     # Selection is discontinuous: logits in bfloat16 would select other genes.
     with torch.autocast(attention_na.device.type, enabled=False):
         folded = attend.norm.fold(at_least_float32(attention_na), attend.linear.weight)
-        hidden = opened.hidden._replace(member_mg=member_mq)
+        hidden = opened.hidden._replace(member_mg=encoder.groups.hide(opened.hidden.member_mg))
         field = Field(attend.linear.weight, *folded, gamma ** len(masks), hidden)
         if masks:
             field = field._replace(known=measure_known(field, masks, gamma))
