@@ -15,8 +15,9 @@ from tabatlas.tabnet.entries import (
     match,
     unite,
 )
+from tabatlas.tabnet.lanes import LANES
 from tabatlas.tabnet.normalization import GhostBatchNorm, cut_chunks, measure_variance
-from tabatlas.tabnet.products import multiply, sample
+from tabatlas.tabnet.products import multiply, multiply_dense, multiply_scaled, sample
 from tabatlas.tabnet.select import project
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
@@ -39,10 +40,12 @@ def ragged(draw_one):
     generator = torch.Generator().manual_seed(draw_one(st.integers(0, 1000)))
     n_rows, n_genes = draw_one(st.integers(1, 9)), draw_one(st.integers(1, 70))
     density = draw_one(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+    # Some have columns in registers, of which others are left over.
+    width = draw_one(st.integers(1, 40) | st.integers(LANES - 1, LANES + 2))
     entries = draw_entries(generator, n_rows, n_genes, density)
     if draw_one(st.booleans()):
         entries = entries._replace(gene=entries.gene.short())
-    return entries, draw(generator, n_genes, draw_one(st.integers(1, 40))), generator
+    return entries, draw(generator, n_genes, width), generator
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -59,6 +62,29 @@ def test_multiply_is_the_dense_product_and_so_are_its_gradients(made, weight_in_
     expected = torch.autograd.grad(expected_nh, [entries.value, weight_gh], outer_nh)
     assert torch.allclose(product_nh, expected_nh, **CLOSE)
     assert all(torch.allclose(*pair, **CLOSE) for pair in zip(found, expected, strict=True))
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(made=ragged())
+def test_weights_handed_on_get_the_sum_of_the_gradients_of_all_uses(made):
+    entries, weight_gh, generator = made
+    n_genes, first = len(weight_gh), len(weight_gh) // 2
+    gain_g = draw(generator, n_genes)
+    x_nk = draw(generator, entries.n_rows, n_genes - first)
+    leaves = [leaf.requires_grad_() for leaf in (gain_g, x_nk, weight_gh)]
+    scaled_nh, weight = multiply_scaled(entries, gain_g, weight_gh)
+    dense_nh, weight = multiply_dense(x_nk, weight, first)
+    plain_nh, _ = multiply(entries, weight)
+    found_nh = scaled_nh.sin() + dense_nh.cos() * plain_nh
+    dense_ng = entries.to_dense(n_genes)
+    expected_nh = (dense_ng * gain_g @ weight_gh).sin()
+    expected_nh = expected_nh + (x_nk @ weight_gh[first:]).cos() * (dense_ng @ weight_gh)
+    outer_nh = draw(generator, *found_nh.shape)
+    found = torch.autograd.grad(found_nh, leaves, outer_nh)
+    expected = torch.autograd.grad(expected_nh, leaves, outer_nh)
+    close = {"rtol": 1e-11, "atol": 1e-11}
+    assert torch.allclose(found_nh, expected_nh, **close)
+    assert all(torch.allclose(*pair, **close) for pair in zip(found, expected, strict=True))
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)

@@ -14,6 +14,8 @@ import numba
 import numpy as np
 import torch
 
+from tabatlas.tabnet.lanes import LANES, add_products
+
 # Sums may be reordered, or they would not be vectorized; infinities keep their meaning.
 loop = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 
@@ -50,24 +52,14 @@ def add_scaled(value, weight, target):
 
 
 @loop
-def add_four(value, a, b, c, d, target):
-    """target += a weighted sum of four vectors: one pass over the target instead of four."""
-    v0, v1, v2, v3 = value[0], value[1], value[2], value[3]
-    for j in range(len(target)):
-        target[j] += v0 * a[j] + v1 * b[j] + v2 * c[j] + v3 * d[j]
-
-
-@loop
 def add_entries(gene, value, weight, target):
     """target += Σ value · weight[gene] over a row's entries."""
-    i = 0
-    while i + 4 <= len(gene):
-        g = gene[i : i + 4]
-        add_four(value[i : i + 4], weight[g[0]], weight[g[1]], weight[g[2]], weight[g[3]], target)
-        i += 4
-    while i < len(gene):
-        add_scaled(value[i], weight[gene[i]], target)
-        i += 1
+    whole = len(target) - len(target) % LANES
+    for left in range(0, whole, LANES):
+        add_products(gene, value, weight, left, target)
+    if whole < len(target):
+        for i in range(len(gene)):
+            add_scaled(value[i], weight[gene[i], whole:], target[whole:])
 
 
 @loop
@@ -128,13 +120,17 @@ def add_scaled_rows(
     first, last, indptr, column, value, other, weight, gain, to_gain, to_weight
 ):  # fmt: skip
     """With t = entries × other, row by row: to_gain += t · weight, to_weight += gain · t."""
-    total = np.empty(other.shape[1], dtype=other.dtype)
-    for row in range(first, last):
-        own = slice(indptr[row], indptr[row + 1])
-        total[:] = 0
-        add_entries(column[own], value[own], other, total)
-        to_gain[row] += dot(total, weight[row])
-        add_scaled(gain[row], total, to_weight[row])
+    # Some of the width at a time, side by side in memory: all rows of it stay in cache.
+    for left in range(0, other.shape[1], LANES):
+        part = slice(left, min(left + LANES, other.shape[1]))
+        tile = other[:, part].copy()
+        total = np.empty(tile.shape[1], dtype=other.dtype)
+        for row in range(first, last):
+            own = slice(indptr[row], indptr[row + 1])
+            total[:] = 0
+            add_entries(column[own], value[own], tile, total)
+            to_gain[row] += dot(total, weight[row, part])
+            add_scaled(gain[row], total, to_weight[row, part])
 
 
 @loop

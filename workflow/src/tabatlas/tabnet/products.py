@@ -162,7 +162,9 @@ class Sample(Function):
         to_a, to_b = ctx.needs_input_grad[:2]
         return (
             multiply_entries(entries, b_gk) if to_a else None,
-            add_transposed(entries, a_nk.contiguous(), torch.zeros_like(b_gk)) if to_b else None,
+            add_transposed(entries, a_nk.contiguous(), b_gk.new_zeros(b_gk.shape))
+            if to_b
+            else None,
             None,
             None,
         )
@@ -183,7 +185,7 @@ def multiply_blocks(x_nk: Tensor, weight_kh: Tensor) -> Tensor:
 
 def start_gradient(grad_gh: Tensor | None, weight_gh: Tensor) -> Tensor:
     """The gradient of the weights so far, to add to: what later uses made of it, or zeros."""
-    return torch.zeros_like(weight_gh) if grad_gh is None else grad_gh
+    return weight_gh.new_zeros(weight_gh.shape) if grad_gh is None else grad_gh
 
 
 def multiply_entries(entries: Entries, weight_gh: Tensor) -> Tensor:
@@ -191,7 +193,7 @@ def multiply_entries(entries: Entries, weight_gh: Tensor) -> Tensor:
     if not loops.can_run(weight_gh):
         return open_csr(entries, len(weight_gh)) @ weight_gh
     out_nh = weight_gh.new_zeros(entries.n_rows, weight_gh.shape[1])
-    arrays = map(to_array, (*entries, weight_gh, out_nh))
+    arrays = map(to_array, (*entries, weight_gh.contiguous(), out_nh))
     loops.share(loops.multiply_rows, entries.n_rows, *arrays)
     return out_nh
 
