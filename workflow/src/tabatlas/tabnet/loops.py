@@ -257,10 +257,9 @@ def search_rows(
         if len(known_at):
             for i in range(known_at[row], known_at[row + 1]):
                 own[known_gene[i]] = known[i]
-        if len(hidden_t):
-            hidden_g = hidden_mg[hidden_t[row]]
-            for gene in range(len(hidden_g)):
-                own[gene] = -np.inf if hidden_g[gene] else own[gene]
+        hidden_g = hidden_mg[hidden_t[row]]
+        for gene in range(len(hidden_g)):
+            own[gene] = -np.inf if hidden_g[gene] else own[gene]
         count[row] = search_row(own, power, n_steps, margin, top, place[row], kept)
 
 
