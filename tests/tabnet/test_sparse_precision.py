@@ -7,7 +7,7 @@ from both_forms import FORMS, draw_cells, draw_network, narrow, run
 N_DRAWS = 4
 FORWARD = {"loss", "logits", "decisions", "entropy", "masks"}
 # Rounding differs from draw to draw, by the order of every sum. All gradients together, over four
-# draws, the forms' errors differ by 10 to 70 %; in a single tensor by up to threefold, either way.
+# draws, the forms' errors differ by up to 30 %; in a single tensor up to threefold, either way.
 TOGETHER, ALONE = 2, 4
 # A number, or a tensor, may be met by luck: nothing is expected to be nearer than this.
 LUCK = 4 * torch.finfo(torch.float32).eps

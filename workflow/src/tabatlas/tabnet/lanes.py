@@ -39,7 +39,9 @@ def generate_products(context: Any, builder: Any, signature: Any, arguments: Any
         return builder.bitcast(builder.gep(array.data, [at]), vector.as_pointer())
 
     out = find_lanes(target, left)
-    total = cgutils.alloca_once_value(builder, builder.load(out, align=size))
+    # From 0, not from the target: a chain of all a row's thousands of additions would round worse
+    # than the product of dense matrices does.
+    total = cgutils.alloca_once_value(builder, vector(None))
     with cgutils.for_range(builder, n_entries) as entry:
         i = entry.index
         place = builder.load(builder.gep(column.data, [i]))
@@ -49,5 +51,6 @@ def generate_products(context: Any, builder: Any, signature: Any, arguments: Any
         one = builder.insert_element(nothing, one, NUMBER(0))
         product = builder.fmul(builder.shuffle_vector(one, nothing, everywhere), row, flags=FUSED)
         builder.store(builder.fadd(product, builder.load(total), flags=FUSED), total)
-    builder.store(builder.load(total), out, align=size)
+    whole = builder.fadd(builder.load(out, align=size), builder.load(total))
+    builder.store(whole, out, align=size)
     return context.get_dummy_value()
