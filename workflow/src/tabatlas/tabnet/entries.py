@@ -116,13 +116,12 @@ def append_columns(x: Entries, columns_nc: Tensor, first: int) -> Entries:
 def look_up(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
     """Values that other entries have at these rows and genes (e,), 0 where none; differentiable."""
     place = match(among, indptr, gene)
-    padded = torch.cat([among.value, among.value.new_zeros(1)])
-    # -1, "nowhere", is the zero at the end.
-    return padded.index_select(0, place.remainder(len(padded)))
+    # "Nowhere" is the zero at the end.
+    return torch.cat([among.value, among.value.new_zeros(1)]).index_select(0, place)
 
 
 def match(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
-    """Where these rows and genes stand among other entries (e,) int64; -1 where they do not."""
+    """Where these rows and genes stand among e' other entries (e,) int64; e' where they do not."""
     if loops.can_run(gene):
         place = torch.empty(len(gene), dtype=torch.int64)
         arrays = indptr, gene, among.indptr, among.gene, place
@@ -130,9 +129,9 @@ def match(among: Entries, indptr: Tensor, gene: Tensor) -> Tensor:
         return place
     keys = among.rows() * GENES + among.gene
     wanted = Entries(indptr, gene, gene).rows() * GENES + gene
-    place = torch.searchsorted(keys, wanted).clamp_max(max(len(keys) - 1, 0))
-    found = keys[place] == wanted if len(keys) else torch.zeros_like(wanted, dtype=torch.bool)
-    return torch.where(found, place, -1)
+    place = torch.searchsorted(keys, wanted)
+    found = F.pad(keys, (0, 1), value=-1)[place] == wanted
+    return torch.where(found, place, len(keys))
 
 
 def unite(parts: Sequence[Entries]) -> tuple[Tensor, Tensor]:
