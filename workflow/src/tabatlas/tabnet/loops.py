@@ -354,7 +354,7 @@ def center_rows(first, last, indptr, weight, grad, out):
 
 @loop
 def match_rows(first, last, indptr, gene, at, among, out):
-    """Where each entry's gene stands in the same row of others (`at`, `among`); their number if nowhere."""
+    """Where each entry's gene stands in the same row of others; their number if nowhere."""
     for row in range(first, last):
         other, end = at[row], at[row + 1]
         for i in range(indptr[row], indptr[row + 1]):
