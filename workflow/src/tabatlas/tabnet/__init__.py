@@ -1,5 +1,5 @@
-"""TabNet in plain torch: the network of Arik & Pfister (2021) for cells × genes.
+"""TabNet, the network of Arik & Pfister (2021) for cells × genes, in plain torch and compiled loops.
 
-Takes and gives plain tensors; knows neither counts nor paths. This dense form reads like the paper
-and is the reference that faster forms are tested against.
+Takes and gives plain tensors; knows neither counts nor paths. The dense form (`encoder`) reads like
+the paper and is the reference of the sparse one (`sparse`), which every stage trains.
 """
