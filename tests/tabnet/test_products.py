@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 from torch.autograd import gradcheck
 
 from tabatlas.tabnet.entries import (
@@ -197,3 +198,11 @@ def test_entries_of_members_are_dropped(generator):
     kept = drop_members(entries, sets)
     assert torch.equal(kept.to_dense(9), entries.to_dense(9) * ~sets.to_dense())
     assert len(kept.gene) < len(entries.gene)
+
+
+@pytest.mark.parametrize("kinds", [(torch.float64, torch.float32), (torch.float32, torch.float64)])
+def test_numbers_of_two_kinds_are_refused(kinds, generator):
+    entries, weight_gh = draw_entries(generator, 6, 9, 0.7), draw(generator, 9, LANES)
+    entries = entries._replace(value=entries.value.to(kinds[0]))
+    with pytest.raises(TypingError, match=r"entries of float\d\d times weights"):
+        multiply(entries, weight_gh.to(kinds[1]))

@@ -5,6 +5,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 LANES = 128  # sums at a time: half of AVX-512's registers for float32
@@ -18,8 +19,11 @@ def add_products(
 ) -> tuple[Any, Any]:
     """target[left:] += Σ value[i] · weight[column[i], left:] over all entries, for LANES places.
 
-    A row of `weight`, and `target`, lie side by side in memory.
+    A row of `weight`, and `target`, lie side by side in memory. All numbers are of one type.
     """
+    if not value.dtype == weight.dtype == target.dtype:
+        # Read as what they are not, they would be written beyond the end of what is there.
+        raise TypingError(f"entries of {value.dtype} times weights of {weight.dtype}")
     return types.void(column, value, weight, left, target), generate_products
 
 
