@@ -149,9 +149,11 @@ def test_folding_is_normalizing_the_product(n_cells, training, generator):
     assert folded.sizes == (cut_chunks(n_cells, 8) if training and n_cells > 1 else [n_cells])
 
 
-def test_the_number_of_threads_changes_no_bit(generator):
-    entries = draw_entries(generator, 60, 500, 0.3)
-    weight_gh, a_nk = draw(generator, 500, 24), draw(generator, 60, 24)
+@pytest.mark.parametrize("width", [24, 2 * LANES + 1])
+def test_the_number_of_threads_changes_no_bit(width, generator):
+    # Some threads get fuller rows than others.
+    entries = draw_entries(generator, 60, 1500, 0.02 * torch.rand(60, 1, generator=generator))
+    weight_gh, a_nk = draw(generator, 1500, width), draw(generator, 60, width)
 
     def compute():
         value, weight = entries.value.clone().requires_grad_(), weight_gh.clone().requires_grad_()

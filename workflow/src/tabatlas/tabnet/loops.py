@@ -63,10 +63,13 @@ def add_entries(gene, value, weight, target):
 
 
 @loop
-def choose_width(n_rows, n_entries, weight):
-    """Columns to work on at a time: as fit in the cache, but some entries of each row at least."""
+def choose_width(indptr, weight):
+    """Columns to work on at a time: as fit in the cache, but some entries of each row at least.
+
+    Sums round by it, so it is chosen for all rows, in whatever ranges they are shared.
+    """
     fitting = CACHE_BYTES // (weight.shape[1] * weight.itemsize)
-    worthwhile = 8 * n_rows * len(weight) // max(1, n_entries)
+    worthwhile = 8 * (len(indptr) - 1) * len(weight) // max(1, indptr[-1] - indptr[0])
     return max(16, fitting, worthwhile)
 
 
@@ -82,7 +85,7 @@ def find_end(column, begin, end, stop):
 def multiply_rows(first, last, indptr, column, value, weight, out):
     """Rows of out = entries × weight, some columns at a time: their weights stay in cache."""
     begin = indptr[first:last].copy()
-    width = choose_width(last - first, indptr[last] - indptr[first], weight)
+    width = choose_width(indptr, weight)
     for stop in range(width, len(weight) + width, width):
         for row in range(first, last):
             own = slice(
@@ -105,7 +108,7 @@ def dot(a, b):
 def sample_rows(first, last, indptr, column, a, b, out):
     """out of each entry = a[row] · b[column], some columns at a time as above."""
     begin = indptr[first:last].copy()
-    width = choose_width(last - first, indptr[last] - indptr[first], b)
+    width = choose_width(indptr, b)
     for stop in range(width, len(b) + width, width):
         for row in range(first, last):
             end = find_end(column, begin[row - first], indptr[row + 1], stop)
