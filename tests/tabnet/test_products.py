@@ -208,3 +208,21 @@ def test_numbers_of_two_kinds_are_refused(kinds, generator):
     entries = entries._replace(value=entries.value.to(kinds[0]))
     with pytest.raises(TypingError, match=r"entries of float\d\d times weights"):
         multiply(entries, weight_gh.to(kinds[1]))
+
+
+def test_a_second_derivative_is_refused_and_not_wrong(generator):
+    entries, weight_gh = draw_entries(generator, 4, 7, 0.9), draw(generator, 7, 3).requires_grad_()
+    sampled = sample(draw(generator, 4, 3).requires_grad_(), weight_gh, *entries[:2])
+    for made in (sampled, project(entries.indptr, sampled, 2)):
+        (slope_gh,) = torch.autograd.grad(made.square().sum(), weight_gh, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            slope_gh.square().sum().backward()
+
+
+def test_weights_handed_on_to_a_sum_get_its_gradient_too(generator):
+    entries, weight_gh = draw_entries(generator, 4, 7, 0.9), draw(generator, 7, 3).requires_grad_()
+    product_nh, weight = multiply(entries, weight_gh)
+    (found,) = torch.autograd.grad(product_nh.sum() + weight.sum(), weight_gh)
+    expected_nh = entries.to_dense(7) @ weight_gh
+    (expected,) = torch.autograd.grad(expected_nh.sum() + weight_gh.sum(), weight_gh)
+    assert torch.allclose(found, expected, **CLOSE)
