@@ -226,3 +226,12 @@ def test_weights_handed_on_to_a_sum_get_its_gradient_too(generator):
     expected_nh = entries.to_dense(7) @ weight_gh
     (expected,) = torch.autograd.grad(expected_nh.sum() + weight_gh.sum(), weight_gh)
     assert torch.allclose(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_large_logits_are_projected_as_in_float64(power, generator):
+    logits = 1e8 + 8 * draw(generator, 40, dtype=torch.float32).round()
+    indptr = torch.tensor([0, 20, 40])
+    found, expected = (project(indptr, one, power) for one in (logits, logits.double()))
+    assert torch.allclose(found.double(), expected, rtol=0, atol=1e-6)
+    assert torch.allclose(expected[:20].sum(), torch.ones((), dtype=torch.float64))

@@ -284,8 +284,8 @@ def project_rows(first, last, indptr, value, power, n_steps, out):
         if is_broken(own):
             out[indptr[row] : indptr[row + 1]] = np.nan
             continue
-        start = find_top(own) - value.dtype.type(power)
-        threshold = find_threshold(own, start, power, n_steps)
+        # In float64, as float32 has no numbers 1 apart beyond 2²⁴.
+        threshold = find_threshold(own, np.float64(find_top(own)) - power, power, n_steps)
         for i in range(len(own)):
             gap = max(own[i] - threshold, value.dtype.type(0))
             out[indptr[row] + i] = gap if power == 1 else gap / 2
