@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 from torch.autograd import gradcheck
 
 from tabatlas.tabnet.entries import (
@@ -148,9 +149,11 @@ def test_folding_is_normalizing_the_product(n_cells, training, generator):
     assert folded.sizes == (cut_chunks(n_cells, 8) if training and n_cells > 1 else [n_cells])
 
 
-def test_the_number_of_threads_changes_no_bit(generator):
-    entries = draw_entries(generator, 60, 500, 0.3)
-    weight_gh, a_nk = draw(generator, 500, 24), draw(generator, 60, 24)
+@pytest.mark.parametrize("width", [24, 2 * LANES + 1])
+def test_the_number_of_threads_changes_no_bit(width, generator):
+    # Some threads get fuller rows than others.
+    entries = draw_entries(generator, 60, 1500, 0.02 * torch.rand(60, 1, generator=generator))
+    weight_gh, a_nk = draw(generator, 1500, width), draw(generator, 60, width)
 
     def compute():
         value, weight = entries.value.clone().requires_grad_(), weight_gh.clone().requires_grad_()
@@ -197,3 +200,38 @@ def test_entries_of_members_are_dropped(generator):
     kept = drop_members(entries, sets)
     assert torch.equal(kept.to_dense(9), entries.to_dense(9) * ~sets.to_dense())
     assert len(kept.gene) < len(entries.gene)
+
+
+@pytest.mark.parametrize("kinds", [(torch.float64, torch.float32), (torch.float32, torch.float64)])
+def test_numbers_of_two_kinds_are_refused(kinds, generator):
+    entries, weight_gh = draw_entries(generator, 6, 9, 0.7), draw(generator, 9, LANES)
+    entries = entries._replace(value=entries.value.to(kinds[0]))
+    with pytest.raises(TypingError, match=r"entries of float\d\d times weights"):
+        multiply(entries, weight_gh.to(kinds[1]))
+
+
+def test_a_second_derivative_is_refused_and_not_wrong(generator):
+    entries, weight_gh = draw_entries(generator, 4, 7, 0.9), draw(generator, 7, 3).requires_grad_()
+    sampled = sample(draw(generator, 4, 3).requires_grad_(), weight_gh, *entries[:2])
+    for made in (sampled, project(entries.indptr, sampled, 2)):
+        (slope_gh,) = torch.autograd.grad(made.square().sum(), weight_gh, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            slope_gh.square().sum().backward()
+
+
+def test_weights_handed_on_to_a_sum_get_its_gradient_too(generator):
+    entries, weight_gh = draw_entries(generator, 4, 7, 0.9), draw(generator, 7, 3).requires_grad_()
+    product_nh, weight = multiply(entries, weight_gh)
+    (found,) = torch.autograd.grad(product_nh.sum() + weight.sum(), weight_gh)
+    expected_nh = entries.to_dense(7) @ weight_gh
+    (expected,) = torch.autograd.grad(expected_nh.sum() + weight_gh.sum(), weight_gh)
+    assert torch.allclose(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_large_logits_are_projected_as_in_float64(power, generator):
+    logits = 1e8 + 8 * draw(generator, 40, dtype=torch.float32).round()
+    indptr = torch.tensor([0, 20, 40])
+    found, expected = (project(indptr, one, power) for one in (logits, logits.double()))
+    assert torch.allclose(found.double(), expected, rtol=0, atol=1e-6)
+    assert torch.allclose(expected[:20].sum(), torch.ones((), dtype=torch.float64))

@@ -16,13 +16,16 @@ import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 # Sums may be reordered, or they would not be vectorized; infinities keep their meaning.
 loop = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 
 CACHE_BYTES = 1 << 19  # of weights that are worked on at a time: half of a core's second cache
-LANES = 64  # sums at a time: a quarter of AVX-512's registers for float32
+# Sums at a time, in registers: numba's own code would store them after each entry. For float32 a
+# quarter of AVX-512's registers, and one.
+LANES, NARROW = 64, 16
 NUMBER = ir.IntType(32)
 FUSED = ("contract",)  # product and sum in one instruction
 
@@ -49,28 +52,45 @@ def share(work: Callable[..., Any], n_items: int, *arrays: Any) -> None:
         other.result()
 
 
-@intrinsic
-def add_products(
-    typing: Any, column: Any, value: Any, weight: Any, left: Any, target: Any
-) -> tuple[Any, Any]:
-    """target[left:] += Σ value[i] · weight[column[i], left:] over all entries, for LANES places.
+def build_add(lanes: int) -> Callable[..., None]:
+    """A function for compiled code that sums `lanes` numbers at a time, in registers."""
 
-    A row of `weight`, and `target`, lie side by side in memory.
-    """
-    return types.void(column, value, weight, left, target), generate_products
+    @intrinsic
+    def add_products(
+        typing: Any, column: Any, value: Any, weight: Any, left: Any, target: Any
+    ) -> tuple[Any, Any]:
+        """target[left:] += Σ value[i] · weight[column[i], left:] over all entries, as far as lanes.
+
+        A row of `weight`, and `target`, lie side by side in memory. All numbers are of one type.
+        """
+        if not value.dtype == weight.dtype == target.dtype:
+            # Read as what they are not, they would be written beyond the end of what is there.
+            raise TypingError(f"entries of {value.dtype} times weights of {weight.dtype}")
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return generate_products(lanes, context, builder, signature, arguments)
+
+        return types.void(column, value, weight, left, target), generate
+
+    return add_products
 
 
-def generate_products(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+add_wide, add_narrow = build_add(LANES), build_add(NARROW)
+
+
+def generate_products(
+    lanes: int, context: Any, builder: Any, signature: Any, arguments: Any
+) -> Any:
     """LLVM's instructions of `add_products`."""
     kinds = signature.args
     column, value, weight, target = (
         context.make_array(kinds[at])(context, builder, arguments[at]) for at in (0, 1, 2, 4)
     )
     left, n_entries = arguments[3], builder.extract_value(column.shape, 0)
-    vector = ir.VectorType(context.get_data_type(kinds[1].dtype), LANES)
+    vector = ir.VectorType(context.get_data_type(kinds[1].dtype), lanes)
     size = context.get_abi_sizeof(vector.element)
     step = builder.udiv(builder.extract_value(weight.strides, 0), left.type(size))
-    nothing, everywhere = ir.Constant(vector, ir.Undefined), ir.VectorType(NUMBER, LANES)(None)
+    nothing, everywhere = ir.Constant(vector, ir.Undefined), ir.VectorType(NUMBER, lanes)(None)
 
     def find_lanes(array: Any, at: Any) -> Any:
         return builder.bitcast(builder.gep(array.data, [at]), vector.as_pointer())
@@ -103,19 +123,26 @@ def add_scaled(value, weight, target):
 @loop
 def add_entries(gene, value, weight, target):
     """target += Σ value · weight[gene] over a row's entries."""
-    whole = len(target) - len(target) % LANES
-    for left in range(0, whole, LANES):
-        add_products(gene, value, weight, left, target)
-    if whole < len(target):
+    left = 0
+    while left + LANES <= len(target):
+        add_wide(gene, value, weight, left, target)
+        left += LANES
+    while left + NARROW <= len(target):
+        add_narrow(gene, value, weight, left, target)
+        left += NARROW
+    if left < len(target):
         for i in range(len(gene)):
-            add_scaled(value[i], weight[gene[i], whole:], target[whole:])
+            add_scaled(value[i], weight[gene[i], left:], target[left:])
 
 
 @loop
-def choose_width(n_rows, n_entries, weight):
-    """Columns to work on at a time: as fit in the cache, but some entries of each row at least."""
+def choose_width(indptr, weight):
+    """Columns to work on at a time: as fit in the cache, but some entries of each row at least.
+
+    Sums round by it, so it is chosen for all rows, in whatever ranges they are shared.
+    """
     fitting = CACHE_BYTES // (weight.shape[1] * weight.itemsize)
-    worthwhile = 8 * n_rows * len(weight) // max(1, n_entries)
+    worthwhile = 8 * (len(indptr) - 1) * len(weight) // max(1, indptr[-1] - indptr[0])
     return max(16, fitting, worthwhile)
 
 
@@ -131,7 +158,7 @@ def find_end(column, begin, end, stop):
 def multiply_rows(first, last, indptr, column, value, weight, out):
     """Rows of out = entries × weight, some columns at a time: their weights stay in cache."""
     begin = indptr[first:last].copy()
-    width = choose_width(last - first, indptr[last] - indptr[first], weight)
+    width = choose_width(indptr, weight)
     for stop in range(width, len(weight) + width, width):
         for row in range(first, last):
             own = slice(
@@ -154,7 +181,7 @@ def dot(a, b):
 def sample_rows(first, last, indptr, column, a, b, out):
     """out of each entry = a[row] · b[column], some columns at a time as above."""
     begin = indptr[first:last].copy()
-    width = choose_width(last - first, indptr[last] - indptr[first], b)
+    width = choose_width(indptr, b)
     for stop in range(width, len(b) + width, width):
         for row in range(first, last):
             end = find_end(column, begin[row - first], indptr[row + 1], stop)
@@ -330,8 +357,8 @@ def project_rows(first, last, indptr, value, power, n_steps, out):
         if is_broken(own):
             out[indptr[row] : indptr[row + 1]] = np.nan
             continue
-        start = find_top(own) - value.dtype.type(power)
-        threshold = find_threshold(own, start, power, n_steps)
+        # In float64, as float32 has no numbers 1 apart beyond 2²⁴.
+        threshold = find_threshold(own, np.float64(find_top(own)) - power, power, n_steps)
         for i in range(len(own)):
             gap = max(own[i] - threshold, value.dtype.type(0))
             out[indptr[row] + i] = gap if power == 1 else gap / 2

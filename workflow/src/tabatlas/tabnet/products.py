@@ -6,7 +6,8 @@
     sample(a, B, …)                  a[row] · B[gene] at the entries of a pattern        (e,)
 
 The first three return W as well: whoever uses it next takes it from there. So its gradient, as
-large as W, goes from one to the next and each adds to it, instead of making one of its own.
+large as W, goes from one to the next and each adds to it, instead of making one of its own. Give
+the returned W to these products alone: they add to its gradient in place.
 
 On a CPU the products are loops of our own, elsewhere those of torch.sparse.
 """
@@ -155,6 +156,7 @@ class Sample(Function):
         return sample_entries(a_nk.contiguous(), b_gk, indptr, gene)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """For both factors."""
         a_nk, b_gk, indptr, gene = ctx.saved_tensors
@@ -185,7 +187,8 @@ def multiply_blocks(x_nk: Tensor, weight_kh: Tensor) -> Tensor:
 
 def start_gradient(grad_gh: Tensor | None, weight_gh: Tensor) -> Tensor:
     """The gradient of the weights so far, to add to: what later uses made of it, or zeros."""
-    return weight_gh.new_zeros(weight_gh.shape) if grad_gh is None else grad_gh
+    # That of a sum, say, is one number in memory.
+    return weight_gh.new_zeros(weight_gh.shape) if grad_gh is None else grad_gh.contiguous()
 
 
 def multiply_entries(entries: Entries, weight_gh: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from tabatlas.tabnet import loops
 from tabatlas.tabnet.entries import Entries, GeneSets
@@ -135,6 +136,7 @@ class ProjectRows(Function):
         return gap.square() if power == 2 else gap
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """As `projections.center_gradient`."""
         indptr, weight = ctx.saved_tensors

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 TILE_BYTES = 1 << 24
 
@@ -26,7 +27,8 @@ def sum_tiles(measure: Measure, rows_nk: Tensor, weights: Sequence[Tensor], n_ge
     ]
     if not torch.is_grad_enabled():
         return torch.stack([measure(tile, rows_nk[tile]) for tile in tiles]).sum()
-    return SumTiles.apply(measure, tiles, rows_nk, *weights)
+    trained = [weight for weight in weights if weight.requires_grad]
+    return SumTiles.apply(measure, tiles, rows_nk, *trained)
 
 
 class SumTiles(Function):
@@ -51,6 +53,7 @@ class SumTiles(Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """For rows and weights."""
         return None, None, *(grad * one for one in ctx.saved_tensors)
