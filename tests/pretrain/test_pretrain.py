@@ -16,7 +16,7 @@ from tabatlas.tabnet.architecture import PRESETS
 from tabatlas.tabnet.entries import GeneSets
 from tabatlas.train.device import seed_generator
 from tabatlas.train.model import read_model
-from tabatlas.train.predict import draw_hidden
+from tabatlas.train.predict import GROUP, draw_hidden
 
 SMALL = {"n_d": 8, "n_a": 8, "n_steps": 1}
 
@@ -109,11 +109,22 @@ def test_genes_are_hidden_by_coin_flips_and_never_all_of_a_cell():
     assert torch.equal(hidden, drawn | missing.to_dense())
     assert not (drawn & missing.to_dense()).any()
     np.testing.assert_allclose(drawn[:, 10:].float().mean(), 0.5, atol=0.02)
-    # Cells of one group hide the same of what both measured, others do not.
-    assert torch.equal(drawn[0, 10:], drawn[1, 10:])
+    # Cells of one group hide the same, others do not.
+    assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[-2])
     nearly_all, _ = draw_hidden(missing, 0.999, torch.Generator().manual_seed(0))
     assert (~nearly_all.member_mg).any(dim=1).all()
+
+
+def test_sets_of_hidden_genes_are_few_however_many_datasets_there_are():
+    generator = torch.Generator().manual_seed(0)
+    n_cells, n_datasets = 1024, 64
+    set_n = torch.randint(n_datasets, (n_cells,), generator=generator)
+    missing = GeneSets(set_n, torch.rand(n_datasets, 50, generator=generator) < 0.2)
+    hidden, drawn = draw_hidden(missing, 0.5, generator)
+    assert len(hidden.member_mg) <= n_cells // GROUP + n_datasets
+    assert drawn.set_n.bincount().max() <= GROUP
+    assert (hidden.to_dense() >= missing.to_dense()).all()
 
 
 def test_unmeasured_genes_have_no_part_in_the_loss(atlas):

@@ -13,8 +13,8 @@ from tabatlas.tabnet.entries import Entries, GeneSets
 # A tensor with one row per cell, or several of them.
 Output = TypeVar("Output")
 
-# Cells of a minibatch that hide the same genes. Smaller groups learn no better, one set for all of
-# a minibatch's cells learns worse (see the log).
+# Cells of a minibatch that hide the same genes, at most. Smaller groups learn no better, one set
+# for all of a minibatch's cells learns worse (see the log).
 GROUP = 32
 
 
@@ -39,7 +39,9 @@ def draw_hidden(
     What is missing is hidden too, and never drawn. One gene at least stays visible.
     """
     n_sets, n_genes = missing.member_mg.shape
-    group_n = torch.arange(len(missing.set_n), device=missing.set_n.device) // GROUP
+    # Groups of mixed datasets would make a set for each dataset of each: nearly one per cell.
+    order_n = missing.set_n.argsort(stable=True)
+    group_n = order_n.argsort() // GROUP
     n_groups = -(-len(group_n) // GROUP)
     coin_kg = torch.rand(n_groups, n_genes, generator=generator, device=group_n.device)
     pair_p, set_n = torch.unique(group_n * n_sets + missing.set_n, return_inverse=True)
