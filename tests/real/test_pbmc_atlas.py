@@ -225,7 +225,9 @@ class Query:
         if unmeasured:
             presence_mg &= ~self.lost_g
         found = predict(
-            lambda *inputs: classifier.classify(*inputs)[0].softmax(dim=1), self.iterate(), presence_mg
+            lambda *inputs: classifier.classify(*inputs)[0].softmax(dim=1),
+            self.iterate(),
+            presence_mg,
         )
         return torch.cat([probability_nc for _, probability_nc in found]).numpy()
 
