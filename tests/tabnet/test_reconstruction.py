@@ -2,10 +2,12 @@
 
 import torch
 
+from tabatlas.tabnet import tiles
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder
-from tabatlas.tabnet.reconstruction import masked_loss
+from tabatlas.tabnet.entries import GeneSets, from_dense
+from tabatlas.tabnet.reconstruction import masked_loss, sum_errors, sum_mean_errors
 
 
 def test_predicting_the_mean_scores_exactly_the_genes_variance(x_ng, tiny, generator):
@@ -68,3 +70,28 @@ def test_pretraining_beats_the_mean_where_genes_go_together(generator):
     hidden_ng = torch.rand(128, 40, generator=generator) < 0.3
     baseline = masked_loss(torch.zeros(128, 40), target_ng[held_out], hidden_ng)
     assert score(held_out, hidden_ng) < 0.7 * baseline
+
+
+def test_errors_by_tiles_are_those_of_the_dense_decoder(
+    encoder, tiny, x_ng, generator, monkeypatch
+):
+    """Value and every gradient; also those of predicting the mean."""
+    decoder = Decoder(tiny, x_ng.mean(0), x_ng.std(0), generator).double()
+    torch.nn.init.normal_(decoder.genes.weight, generator=generator)
+    member_mg = torch.rand(3, x_ng.shape[1], generator=generator) < 0.4
+    scored = GeneSets(torch.randint(3, (len(x_ng),), generator=generator), member_mg)
+    scored_ng = scored.to_dense()
+    decision_snd = encoder(x_ng).decision_snd.detach().requires_grad_()
+    leaves = [decision_snd, *decoder.parameters()]
+    target_ng = decoder.standardize(x_ng)
+    expected = masked_loss(decoder(decision_snd), target_ng, scored_ng) * scored_ng.sum()
+    monkeypatch.setattr(tiles, "TILE_BYTES", 5 * x_ng.shape[1] * 8)
+    found = sum_errors(decoder, decision_snd, from_dense(x_ng), scored)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(one, leaves) for one in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    at_mean = masked_loss(torch.zeros_like(x_ng), target_ng, scored_ng) * scored.count()
+    by_tiles = sum_mean_errors(decoder, from_dense(x_ng), scored)
+    torch.testing.assert_close(by_tiles, at_mean, rtol=1e-12, atol=0)

@@ -74,8 +74,10 @@ class Attributor:
         covariate_nq = sum(
             tail._replace(gene=tail.gene - n_genes).to_dense(n_covariates) for tail in tails
         )
-        masks = [mask.keep(mask.gene < n_genes) for mask in selected]
-        return Attribution(masks, weigh_steps(masks, encoding.decision_snd), covariate_nq)
+        masks, weighted = (
+            [one.keep(one.gene < n_genes) for one in parts] for parts in (selected, weighted)
+        )
+        return Attribution(masks, weighted, covariate_nq)
 
 
 def name_inputs(classifier: Classifier) -> list[str]:

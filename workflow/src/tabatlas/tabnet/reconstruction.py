@@ -1,5 +1,6 @@
 """The loss of pretraining: how well hidden genes are predicted."""
 
+import torch
 from torch import Tensor
 
 from tabatlas.tabnet.decoder import Decoder
@@ -38,6 +39,7 @@ def sum_errors(decoder: Decoder, decision_snd: Tensor, x: Entries, scored: GeneS
     return sum_tiles(measure, decoder.transform(decision_snd), weights, n_genes)
 
 
+@torch.no_grad()
 def sum_mean_errors(decoder: Decoder, x: Entries, scored: GeneSets) -> Tensor:
     """`sum_errors` of predicting each gene's mean over the training cells, which is 0."""
     n_genes = scored.member_mg.shape[1]
