@@ -1,7 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from tabatlas.integrate.likelihood import measure_surprise
 from tabatlas.integrate.model import CountDecoder, Embedder
+from tabatlas.integrate.task import ConditionalCounts
+from tabatlas.tabnet import tiles
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.covariates import Covariate, Covariates
 from tabatlas.tabnet.encoder import Encoder
@@ -64,3 +69,26 @@ def test_the_encoder_is_told_nothing(generator):
     assert mean_nz.shape == (N_CELLS, N_LATENT)
     unknown = encoder(x_ng, covariates=tell(0)).embedding_nd
     torch.testing.assert_close(embedder.mean(unknown), mean_nz)
+
+
+def test_surprise_by_tiles_is_that_of_all_cells_at_once(decoder, generator, monkeypatch):
+    count_ng = torch.randint(0, 4, (N_CELLS, N_GENES), generator=generator).float()
+    presence_mg = torch.rand(2, N_GENES, generator=generator) < 0.8
+    missing = GeneSets(torch.arange(N_CELLS) % 2, ~presence_mg)
+    missing_ng = missing.to_dense()
+    counts = from_dense(count_ng.masked_fill(missing_ng, 0))
+    minibatch = SimpleNamespace(indptr=counts.indptr, gene=counts.gene, count=counts.value)
+    place_nz = torch.randn(N_CELLS, N_LATENT, generator=generator).requires_grad_()
+    task = ConditionalCounts(None, decoder, presence_mg, None, None, N_CELLS, 0.0, 0.0, 1.0)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 5 * N_GENES * 4)
+    found = task.sum_surprise(minibatch, place_nz, tell(1), missing)
+    count_ng = counts.to_dense(N_GENES)
+    log_share_ng = decoder.share(decoder.transform(place_nz, tell(1)), missing_ng)
+    log_mean_ng = log_share_ng + count_ng.sum(dim=1, keepdim=True).clamp_min(1).log()
+    expected = measure_surprise(count_ng, log_mean_ng, decoder.log_dispersion_g, ~missing_ng).sum()
+    torch.testing.assert_close(found, expected)
+    leaves = [place_nz, *decoder.parameters()]
+    for ours, theirs in zip(
+        torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
