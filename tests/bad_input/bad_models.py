@@ -11,8 +11,8 @@ from desk import Case, Desk
 from foreign import write_foreign
 from tabatlas.bundle.verify import ABOUT, SUMS, name_version
 from tabatlas.provenance import digest_files, read_json, write_json
-from tabatlas.train.checkpoint import read_tensors, write_tensors
 from tabatlas.train.model import WEIGHTS
+from tabatlas.train.tensors import read_tensors, write_tensors
 
 Change = Callable[[Path], None]
 

@@ -18,8 +18,8 @@ from tabatlas.finetune import stage as finetune
 from tabatlas.genes import GeneMapping
 from tabatlas.pretrain import stage as pretrain
 from tabatlas.provenance import digest_file, read_json
-from tabatlas.train.checkpoint import digest_tensors, pick
 from tabatlas.train.model import read_model, restore_classifier
+from tabatlas.train.tensors import digest_tensors, pick
 
 TRAINING = {"epochs": 15, "batch_size": 32, "threads": 1, "learning_rate": 0.01}
 OUTPUTS = ("masks.parquet", "importances.parquet", "types.parquet", "steps.parquet", "scores.json")

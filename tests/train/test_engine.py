@@ -9,11 +9,11 @@ from torch import nn
 
 from tabatlas.errors import IntegrityError, Interrupted, ModelError, UsageError
 from tabatlas.stream.packed import PackedSource
-from tabatlas.train.checkpoint import digest_tensors, read_tensors, write_tensors
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Trainer, key_run
 from tabatlas.train.schedule import build_optimizer, scale_rate
 from tabatlas.train.settings import TrainingSettings
+from tabatlas.train.tensors import digest_tensors, read_tensors, write_tensors
 
 CPU = torch.device("cpu")
 

@@ -23,8 +23,8 @@ from tabatlas.provenance import (
     write_text,
 )
 from tabatlas.tables import write_table
-from tabatlas.train.checkpoint import read_tensors, write_tensors
 from tabatlas.train.model import CONFIG, GENES, WEIGHTS, read_model
+from tabatlas.train.tensors import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 

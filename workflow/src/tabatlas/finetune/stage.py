@@ -37,7 +37,6 @@ from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariate
-from tabatlas.train.checkpoint import name_part
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Progress, Trainer, key_run
 from tabatlas.train.model import (
@@ -48,6 +47,7 @@ from tabatlas.train.model import (
     write_metrics,
     write_model,
 )
+from tabatlas.train.tensors import name_part
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from tabatlas import names
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.tabnet.entries import Entries, GeneSets, drop_members
 from tabatlas.tabnet.products import multiply_entries
-from tabatlas.train.checkpoint import name_part, pick
+from tabatlas.train.tensors import name_part, pick
 
 PART = "typical"
 # Of the expected log ratio of a molecule in nats: less is rounding, and tells nothing.

@@ -15,8 +15,8 @@ from tabatlas.tabnet.encoder import Encoder
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.layers import draw_linear
 from tabatlas.tabnet.sparse import encode
-from tabatlas.train.checkpoint import load_weights, pick
 from tabatlas.train.model import Model, build_encoder
+from tabatlas.train.tensors import load_weights, pick
 
 MOST_LOG_DISPERSION = 7.0
 

@@ -25,7 +25,6 @@ from tabatlas.stream.packed import PackedSource
 from tabatlas.stream.soma import SomaSource
 from tabatlas.tables import write_table
 from tabatlas.tabnet.covariates import CONDITION, Covariate
-from tabatlas.train.checkpoint import name_parts
 from tabatlas.train.covariates import describe_covariates
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Trainer, key_run
@@ -39,6 +38,7 @@ from tabatlas.train.model import (
 )
 from tabatlas.train.predict import predict
 from tabatlas.train.settings import CovariateSettings
+from tabatlas.train.tensors import name_parts
 
 logger = logging.getLogger(__name__)
 

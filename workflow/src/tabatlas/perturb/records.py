@@ -16,7 +16,7 @@ from tabatlas.perturb.heads import Head
 from tabatlas.perturb.screens import Unit
 from tabatlas.perturb.sets import PerturbationSet
 from tabatlas.provenance import read_json
-from tabatlas.train.checkpoint import pick, read_tensors
+from tabatlas.train.tensors import pick, read_tensors
 
 PART = "perturb"
 FORMAT = 1

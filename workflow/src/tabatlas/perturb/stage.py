@@ -36,7 +36,6 @@ from tabatlas.stream.layout import read_manifest
 from tabatlas.stream.packed import PackedSource
 from tabatlas.tables import open_table, read_table
 from tabatlas.tabnet.decoder import Decoder
-from tabatlas.train.checkpoint import load_weights, pick, write_tensors
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.model import (
     Model,
@@ -45,6 +44,7 @@ from tabatlas.train.model import (
     read_model,
     restore_encoder,
 )
+from tabatlas.train.tensors import load_weights, pick, write_tensors
 
 logger = logging.getLogger(__name__)
 

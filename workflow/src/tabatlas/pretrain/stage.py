@@ -12,7 +12,6 @@ from tabatlas.pretrain.task import MaskedGenes, Validation
 from tabatlas.provenance import write_json
 from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.decoder import Decoder
-from tabatlas.train.checkpoint import name_parts
 from tabatlas.train.covariates import describe_covariates
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Progress, Trainer, key_run
@@ -24,6 +23,7 @@ from tabatlas.train.model import (
     write_metrics,
     write_model,
 )
+from tabatlas.train.tensors import name_parts
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,9 @@ from tabatlas.errors import IntegrityError, Interrupted, ModelError
 from tabatlas.provenance import digest_json, stage_digest
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.order import Order
-from tabatlas.train.checkpoint import (
+from tabatlas.train.device import seed_generator
+from tabatlas.train.schedule import build_optimizer, scale_rate
+from tabatlas.train.tensors import (
     load_weights,
     name_part,
     pack_optimizer,
@@ -30,8 +32,6 @@ from tabatlas.train.checkpoint import (
     unpack_optimizer,
     write_tensors,
 )
-from tabatlas.train.device import seed_generator
-from tabatlas.train.schedule import build_optimizer, scale_rate
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariate
 from tabatlas.tabnet.encoder import Encoder
-from tabatlas.train.checkpoint import (
+from tabatlas.train.tensors import (
     digest_tensors,
     load_weights,
     pick,

@@ -1,4 +1,4 @@
-"""Checkpoints without pickle: one safetensors file, written atomically, verified when read."""
+"""Tensors in files without pickle: one safetensors file, written atomically, verified when read."""
 
 import hashlib
 import json
