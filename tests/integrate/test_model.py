@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -77,11 +75,10 @@ def test_surprise_by_tiles_is_that_of_all_cells_at_once(decoder, generator, monk
     missing = GeneSets(torch.arange(N_CELLS) % 2, ~presence_mg)
     missing_ng = missing.to_dense()
     counts = from_dense(count_ng.masked_fill(missing_ng, 0))
-    minibatch = SimpleNamespace(indptr=counts.indptr, gene=counts.gene, count=counts.value)
     place_nz = torch.randn(N_CELLS, N_LATENT, generator=generator).requires_grad_()
     task = ConditionalCounts(None, decoder, presence_mg, None, None, N_CELLS, 0.0, 0.0, 1.0)
     monkeypatch.setattr(tiles, "TILE_BYTES", 5 * N_GENES * 4)
-    found = task.sum_surprise(minibatch, place_nz, tell(1), missing)
+    found = task.sum_surprise(counts, place_nz, tell(1), missing)
     count_ng = counts.to_dense(N_GENES)
     log_share_ng = decoder.share(decoder.transform(place_nz, tell(1)), missing_ng)
     log_mean_ng = log_share_ng + count_ng.sum(dim=1, keepdim=True).clamp_min(1).log()

@@ -145,7 +145,8 @@ def test_unmeasured_genes_have_no_part_in_the_loss(atlas):
         arrays = (changed.indptr.astype(np.int64), changed.indices, changed.data)
         indptr, gene, count = map(torch.from_numpy, arrays)
         written = replace(minibatch, indptr=indptr, gene=gene, count=count)
-        return task.loss(written, seed_generator("cpu", 0)).item()
+        inputs = task.draw(written, seed_generator("cpu", 0))
+        return task.loss(inputs, task.sizes(inputs)).item()
 
     counts_ng = minibatch.to_csr(train.n_genes).toarray()
     measured_ng = train.presence.numpy()[minibatch.dataset]

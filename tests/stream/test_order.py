@@ -54,14 +54,27 @@ def test_the_order_depends_on_seed_epoch_and_plan_alone():
     assert all(first != other for other in others)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_ranks_share_every_minibatch(world):
-    whole = Order(203, 32, PLAN, seed=0).draw(0)
-    for rows in whole.minibatches():
-        parts = [Share(rank, world).take(rows) for rank in range(world)]
-        np.testing.assert_array_equal(np.concatenate(parts), rows)
-        sizes = list(map(len, parts))
+@pytest.mark.parametrize("micro_batches", [1, 2, 3, 4, 12, 50])
+def test_ranks_share_the_micro_batches_of_every_minibatch(micro_batches):
+    for rows in Order(203, 32, PLAN, seed=0).draw(0).minibatches():
+        whole = Share(micro_batches=micro_batches).cut(rows)
+        assert len(whole) == micro_batches
+        np.testing.assert_array_equal(np.concatenate(whole), rows)
+        sizes = list(map(len, whole))
         assert max(sizes) - min(sizes) <= 1
+        for world in range(1, 5):
+            if micro_batches % world:
+                continue
+            shares = [Share(rank, world, micro_batches) for rank in range(world)]
+            assert {one.n_own for one in shares} == {micro_batches // world}
+            found = [part.tolist() for share in shares for part in share.cut(rows)]
+            assert found == [part.tolist() for part in whole]
+
+
+def test_a_share_that_there_is_not_is_a_bug():
+    for share in [(2, 2, 2), (-1, 1, 1), (0, 2, 1), (0, 2, 3)]:
+        with pytest.raises(AssertionError):
+            Share(*share)
 
 
 def test_cells_of_one_block_are_not_neighbors():

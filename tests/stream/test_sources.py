@@ -134,8 +134,20 @@ def test_both_sources_give_the_same_epoch_whoever_shares_it(name, request):
         assert_same_all(whole, soma.shuffle(soma.order(17, seed=3), 1))
         for world in (1, 2, 3, 4):
             for source in (packed, soma):
-                shares = [source.shuffle(order, 1, 0, Share(rank, world)) for rank in range(world)]
-                assert_same_all(whole, (join(list(one)) for one in zip(*shares, strict=True)))
+                for n_own in (1, 3):
+                    assert_same_all(whole, share_out(source, order, 1, world, n_own))
+
+
+def share_out(source, order, epoch, world, n_own) -> Iterator[Minibatch]:
+    """Minibatches that several ranks read in micro-batches, put together again."""
+    shares = [Share(rank, world, world * n_own) for rank in range(world)]
+    coming = [list(source.shuffle(order, epoch, 0, share)) for share in shares]
+    for step in zip(*(batched(one, n_own) for one in coming), strict=True):
+        yield join([part for own in step for part in own])
+
+
+def batched(parts: list[Minibatch], size: int) -> list[list[Minibatch]]:
+    return [parts[first : first + size] for first in range(0, len(parts), size)]
 
 
 weights = st.none() | st.tuples(st.floats(0, 3), st.floats(0, 3))
@@ -150,19 +162,22 @@ weights = st.none() | st.tuples(st.floats(0, 3), st.floats(0, 3))
     threads=st.integers(1, 4),
     where=st.floats(0, 1),
     world=st.integers(1, 4),
+    n_own=st.integers(1, 3),
 )
 def test_under_any_plan_both_give_the_same_from_any_minibatch_on(
-    backward, plan, batch_size, key, weight_c, threads, where, world
+    backward, plan, batch_size, key, weight_c, threads, where, world, n_own
 ):
     (seed, epoch), reading = key, Reading(threads=threads)
     with open_both(backward, reading) as (packed, soma):
         weigh = None if weight_c is None else packed.cells.weigh(np.array(weight_c))
         order = Order(len(packed), batch_size, plan, seed, weigh)
-        first, share = round(where * order.n_minibatches), Share(seed % world, world)
+        first = round(where * order.n_minibatches)
+        share = Share(seed % world, world, world * n_own)
         found = list(packed.shuffle(order, epoch, first, share))
-        assert len(found) == order.n_minibatches - first
+        assert len(found) == n_own * (order.n_minibatches - first)
         assert_same_all(found, soma.shuffle(order, epoch, first, share))
-        wanted = [share.take(rows) for rows in order.draw(epoch).minibatches(first)]
+        minibatches = order.draw(epoch).minibatches(first)
+        wanted = [part for rows in minibatches for part in share.cut(rows)]
         for minibatch, rows in zip(found, wanted, strict=True):
             assert minibatch.joinid.tolist() == packed.joinid_n[rows].tolist()
 
@@ -262,12 +277,11 @@ def test_an_empty_cell_comes_empty(gappy):
             assert minibatch.total_n.tolist() == [0]
 
 
-def test_more_ranks_than_cells_leave_some_with_none(backward):
+def test_more_micro_batches_than_cells_leave_some_with_none(backward):
     with open_both(backward) as (packed, soma):
         order = packed.order(2, seed=0)
         for source in (packed, soma):
-            shares = [source.shuffle(order, 0, 0, Share(rank, 4)) for rank in range(4)]
-            assert_same_all(packed.shuffle(order, 0), map(join, zip(*shares, strict=True)))
+            assert_same_all(packed.shuffle(order, 0), share_out(source, order, 0, 4, 1))
 
 
 def test_no_cells_give_no_minibatch_and_an_empty_one(backward):

@@ -33,13 +33,20 @@ class Sum:
         self.seen = []
         self.signal_at = None
 
-    def loss(self, minibatch, generator):
+    def draw(self, minibatch, generator):
         self.seen.append(minibatch.joinid.tolist())
         if len(self.seen) == self.signal_at:
             signal.raise_signal(signal.SIGUSR1)
         x_ng = minibatch.densify(self.source.n_genes)
-        noise = torch.randn(len(minibatch), generator=generator)
-        return (self.model(x_ng)[:, 0] - x_ng.mean(dim=1) - 0.1 * noise).square().mean()
+        return x_ng, torch.randn(len(minibatch), generator=generator)
+
+    def sizes(self, inputs):
+        return (len(inputs[0]),)
+
+    def loss(self, inputs, totals):
+        x_ng, noise_n = inputs
+        error_n = self.model(x_ng)[:, 0] - x_ng.mean(dim=1) - 0.1 * noise_n
+        return error_n.square().sum() / totals[0]
 
     def validate(self):
         minibatch = self.source.read(np.arange(20))
@@ -144,7 +151,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_cells(source, tmp_path):
     trainer = make_trainer(source, tmp_path)
     first = source.shuffle(trainer.order, 0)
     joinid = next(first).joinid[0].item()
-    trainer.task.loss = lambda minibatch, generator: trainer.task.model[0].weight.sum() * math.nan
+    trainer.task.loss = lambda inputs, totals: trainer.task.model[0].weight.sum() * math.nan
     with pytest.raises(ModelError, match=rf"loss is nan at epoch 0, step 0 \(cells \[{joinid},"):
         trainer.run()
 

@@ -1,5 +1,8 @@
 """The task of fine-tuning: class-balanced cross-entropy on labelled cells."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,15 @@ from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs, predict
+
+
+class LabeledCells(NamedTuple):
+    """Cells of which genes are hidden, and their types."""
+
+    x: Entries
+    hidden: GeneSets
+    covariates: Covariates
+    label_n: Tensor
 
 
 class CellTypes:
@@ -38,14 +50,24 @@ class CellTypes:
         self.hidden_ratio, self.unknown_ratio = hidden_ratio, unknown_ratio
         self.lambda_sparse = lambda_sparse
 
-    def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
-        """Weighted cross-entropy and the weighted entropy of the masks."""
+    def draw(self, minibatch: Minibatch, generator: torch.Generator) -> LabeledCells:
+        """Hide genes and forget levels."""
         x, missing, covariates = open_inputs(minibatch, self.presence_mg)
         hidden, _ = draw_hidden(missing, self.hidden_ratio, generator)
         covariates = forget_levels(covariates, self.unknown_ratio, generator)
+        return LabeledCells(x, hidden, covariates, minibatch.label)
+
+    def sizes(self, inputs: LabeledCells) -> tuple[int]:
+        """Cells."""
+        return (inputs.x.n_rows,)
+
+    def loss(self, inputs: LabeledCells, totals: Sequence[int]) -> Tensor:
+        """Weighted cross-entropy and entropy of the masks: these cells' part of both means."""
+        x, hidden, covariates, label_n = inputs
+        (n_cells,) = totals
         logits_nc, encoding = self.model.classify(x, hidden, covariates)
-        loss = weigh_loss(logits_nc, minibatch.label, self.weight_c)
-        return loss + self.lambda_sparse * encoding.entropy
+        surprise = weigh_losses(logits_nc, label_n, self.weight_c).sum() / n_cells
+        return surprise + self.lambda_sparse * encoding.entropy * (x.n_rows / n_cells)
 
     def logits(self, x: Entries, missing: GeneSets, covariates: Covariates) -> Tensor:
         """Logits (n, c), as `predict` asks for them."""
@@ -57,11 +79,13 @@ class CellTypes:
         predicted_n = logits_nc.argmax(dim=1).numpy()
         confusion = count_confusion(label_n.numpy(), predicted_n, len(self.weight_c))
         return {
-            "validation_loss": weigh_loss(
+            "validation_loss": weigh_losses(
                 logits_nc.to(self.balance_c.device),
                 label_n.to(self.balance_c.device),
                 self.balance_c,
-            ).item(),
+            )
+            .mean()
+            .item(),
             "validation_macro_f1": float(average_f1(confusion)),
         }
 
@@ -77,10 +101,10 @@ class CellTypes:
         return torch.cat(labels), torch.cat(logits)
 
 
-def weigh_loss(logits_nc: Tensor, label_n: Tensor, weight_c: Tensor) -> Tensor:
-    """Mean over cells of the class's weight times the cross-entropy in nats.
+def weigh_losses(logits_nc: Tensor, label_n: Tensor, weight_c: Tensor) -> Tensor:
+    """Weight of each cell's class times its cross-entropy in nats (n,).
 
     The weights' mean over an epoch is 1, so that no minibatch needs its own norm.
     """
     loss_n = F.cross_entropy(logits_nc.float(), label_n, reduction="none")
-    return (weight_c[label_n] * loss_n).mean()
+    return weight_c[label_n] * loss_n

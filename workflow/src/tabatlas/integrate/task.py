@@ -1,5 +1,8 @@
 """The task of integration: a conditional autoencoder of counts."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,17 @@ from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.tiles import sum_tiles
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs
+
+
+class CountedCells(NamedTuple):
+    """Cells of which genes are hidden, and the counts of all that was measured."""
+
+    x: Entries
+    missing: GeneSets
+    hidden: GeneSets
+    covariates: Covariates  # that the decoder is told
+    count: Tensor  # of the entries of x
+    noise_nz: Tensor  # in standard deviations
 
 
 class ConditionalCounts:
@@ -35,24 +49,34 @@ class ConditionalCounts:
         self.hidden_ratio, self.unknown_ratio = hidden_ratio, unknown_ratio
         self.kl_weight = kl_weight
 
-    def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
-        """Negative evidence lower bound in nats per gene, mean over cells."""
+    def draw(self, minibatch: Minibatch, generator: torch.Generator) -> CountedCells:
+        """Hide genes, forget levels, and draw where in its Gaussian each cell stands."""
         x, missing, covariates = open_inputs(minibatch, self.presence_mg)
         hidden, _ = draw_hidden(missing, self.hidden_ratio, generator)
-        mean_nz, log_variance_nz = self.model["embedder"](x, hidden)
-        noise_nz = torch.randn(mean_nz.shape, generator=generator, device=mean_nz.device)
-        place_nz = mean_nz + noise_nz * (0.5 * log_variance_nz).exp()
+        shape = (len(minibatch), self.model["embedder"].mean.out_features)
+        noise_nz = torch.randn(shape, generator=generator, device=x.value.device)
         told = forget_levels(covariates, self.unknown_ratio, generator)
-        surprise = self.sum_surprise(minibatch, place_nz, told, missing)
+        return CountedCells(x, missing, hidden, told, minibatch.count, noise_nz)
+
+    def sizes(self, inputs: CountedCells) -> tuple[int]:
+        """Cells."""
+        return (inputs.x.n_rows,)
+
+    def loss(self, inputs: CountedCells, totals: Sequence[int]) -> Tensor:
+        """Negative evidence lower bound in nats per gene: these cells' part of the mean."""
+        x, missing, hidden, told, count, noise_nz = inputs
+        (n_cells,) = totals
+        mean_nz, log_variance_nz = self.model["embedder"](x, hidden)
+        place_nz = mean_nz + noise_nz * (0.5 * log_variance_nz).exp()
+        surprise = self.sum_surprise(x._replace(value=count), place_nz, told, missing)
         distance = measure_distance(mean_nz, log_variance_nz).sum()
-        return (surprise + self.kl_weight * distance) / self.count_values(minibatch)
+        return (surprise + self.kl_weight * distance) / (n_cells * self.presence_mg.shape[1])
 
     def sum_surprise(
-        self, minibatch: Minibatch, place_nz: Tensor, covariates: Covariates, missing: GeneSets
+        self, counts: Entries, place_nz: Tensor, covariates: Covariates, missing: GeneSets
     ) -> Tensor:
         """Negative log probability of the cells' counts, given how many each has; their sum."""
         decoder, n_genes = self.model["decoder"], self.presence_mg.shape[1]
-        counts = Entries(minibatch.indptr, minibatch.gene, minibatch.count)
 
         def measure(tile: slice, features_tw: Tensor) -> Tensor:
             count_tg = counts.slice(tile.start, tile.stop).to_dense(n_genes)
@@ -68,10 +92,6 @@ class ConditionalCounts:
         weights = [*decoder.genes.parameters(), decoder.bias_g, decoder.dispersion_g]
         return sum_tiles(measure, features_nw, weights, n_genes)
 
-    def count_values(self, minibatch: Minibatch) -> int:
-        """Cells × genes: losses are in nats per value."""
-        return len(minibatch) * self.presence_mg.shape[1]
-
     def embed(self, x: Entries, missing: GeneSets, covariates: Covariates) -> Tensor:
         """The mean of each cell's Gaussian (n, z), as `predict` asks for it."""
         return self.model["embedder"](x, missing)[0]
@@ -84,7 +104,8 @@ class ConditionalCounts:
             moved = minibatch.to(self.presence_mg.device)
             x, missing, covariates = open_inputs(moved, self.presence_mg)
             mean_nz, log_variance_nz = self.model["embedder"](x, missing)
-            surprise = self.sum_surprise(moved, mean_nz, covariates, missing)
+            counts = x._replace(value=moved.count)
+            surprise = self.sum_surprise(counts, mean_nz, covariates, missing)
             totals += surprise.item(), measure_distance(mean_nz, log_variance_nz).sum().item()
         surprise, distance = totals / (len(self.rows) * self.presence_mg.shape[1])
         return {

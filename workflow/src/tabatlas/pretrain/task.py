@@ -1,6 +1,8 @@
 """The task of pretraining: predict the genes that were hidden, never those nobody measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,8 +10,10 @@ from torch import Tensor, nn
 
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.stream.packed import PackedSource
+from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.decoder import Decoder
 from tabatlas.tabnet.encoder import Encoder
+from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.reconstruction import sum_errors, sum_mean_errors
 from tabatlas.tabnet.sparse import encode
 from tabatlas.train.device import seed_generator
@@ -27,6 +31,15 @@ class Validation:
     rows: np.ndarray
     batch_size: int
     seed: int
+
+
+class MaskedCells(NamedTuple):
+    """Cells of which genes are hidden."""
+
+    x: Entries
+    hidden: GeneSets
+    drawn: GeneSets  # hidden and to be predicted: not what is missing
+    covariates: Covariates
 
 
 class MaskedGenes:
@@ -47,14 +60,25 @@ class MaskedGenes:
         self.pretraining_ratio, self.unknown_ratio = pretraining_ratio, unknown_ratio
         self.lambda_sparse = lambda_sparse
 
-    def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
-        """Masked loss and the weighted entropy of the masks."""
+    def draw(self, minibatch: Minibatch, generator: torch.Generator) -> MaskedCells:
+        """Hide genes and forget levels."""
         x, missing, covariates = open_inputs(minibatch, self.presence_mg)
         hidden, drawn = draw_hidden(missing, self.pretraining_ratio, generator)
         covariates = forget_levels(covariates, self.unknown_ratio, generator)
+        return MaskedCells(x, hidden, drawn, covariates)
+
+    def sizes(self, inputs: MaskedCells) -> tuple[int, int]:
+        """Cells, and their genes that are to be predicted."""
+        return inputs.x.n_rows, int(inputs.drawn.count())
+
+    def loss(self, inputs: MaskedCells, totals: Sequence[int]) -> Tensor:
+        """Masked loss and the weighted entropy of the masks: these cells' part of both means."""
+        x, hidden, drawn, covariates = inputs
+        n_cells, n_drawn = totals
         encoding = encode(self.model["encoder"], x, hidden, covariates)
         errors = sum_errors(self.model["decoder"], encoding.decision_snd, x, drawn)
-        return errors / drawn.count().clamp_min(1) + self.lambda_sparse * encoding.entropy
+        entropy = encoding.entropy * (x.n_rows / n_cells)
+        return errors / max(1, n_drawn) + self.lambda_sparse * entropy
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:

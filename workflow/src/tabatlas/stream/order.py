@@ -138,16 +138,26 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every global minibatch that one of `world` ranks takes."""
+    """The micro-batches of every global minibatch that one of `world` ranks takes.
+
+    Into how many a minibatch is cut is part of a run's identity, how many ranks share them is not.
+    """
 
     rank: int = 0
     world: int = 1
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
         assert 0 <= self.rank < self.world, "no such rank"
+        assert self.micro_batches % self.world == 0, "ranks with unequal numbers of micro-batches"
 
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """This rank's rows: all ranks' together, in their order, are the whole minibatch."""
-        n_rows = len(rows)
-        start, stop = (n_rows * one // self.world for one in (self.rank, self.rank + 1))
-        return rows[start:stop]
+    @property
+    def n_own(self) -> int:
+        """How many micro-batches of a minibatch the rank takes."""
+        return self.micro_batches // self.world
+
+    def cut(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows of each of this rank's micro-batches; all ranks' in their order are `rows`."""
+        own = range(self.rank * self.n_own, (self.rank + 1) * self.n_own + 1)
+        bounds = [len(rows) * one // self.micro_batches for one in own]
+        return [rows[start:stop] for start, stop in itertools.pairwise(bounds)]

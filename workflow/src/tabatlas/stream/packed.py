@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -79,21 +80,23 @@ class PackedSource(Source):
     def shuffle(
         self, order: Order, epoch: int, first: int = 0, share: Share | None = None
     ) -> Iterator[Minibatch]:
-        """A share of each minibatch of one epoch, from number `first` on, in the one order."""
-        take = (share or Share()).take
-        wanted = map(take, order.draw(epoch).minibatches(first))
-        return self.read_all(wanted, order.batch_size)
+        """The micro-batches of a share of each minibatch of one epoch, from number `first` on."""
+        own = share or Share()
+        wanted = chain.from_iterable(map(own.cut, order.draw(epoch).minibatches(first)))
+        return self.read_all(wanted, order.batch_size / own.world, own.n_own)
 
-    def read_all(self, wanted: Iterator[np.ndarray], batch_size: int) -> Iterator[Minibatch]:
-        """`read` of each of the wanted rows, ahead of its use."""
+    def read_all(
+        self, wanted: Iterator[np.ndarray], n_cells: float, n_parts: int = 1
+    ) -> Iterator[Minibatch]:
+        """`read` of each of the wanted rows ahead of its use; `n_parts` make up `n_cells`."""
         n_entries = self.rows[layout.INDPTR][-1] / max(1, len(self))
-        n_ahead = self.reading.count_ahead("minibatches", batch_size * n_entries * ENTRY_BYTES)
+        n_ahead = self.reading.count_ahead("minibatches", n_cells * n_entries * ENTRY_BYTES)
         memory = Memory(self.n_genes)
         return read_ahead(
             lambda rows: self.deliver(self.read(rows, memory)),
             wanted,
             self.reading.threads,
-            n_ahead,
+            n_ahead * n_parts,
         )
 
     def read(self, rows: np.ndarray, memory: Memory | None = None) -> Minibatch:

@@ -72,8 +72,8 @@ class SomaSource(Source):
     def shuffle(
         self, order: Order, epoch: int, first: int = 0, share: Share | None = None
     ) -> Iterator[Minibatch]:
-        """A share of each minibatch of one epoch, from number `first` on, in the one order."""
-        drawn, take = order.draw(epoch), (share or Share()).take
+        """The micro-batches of a share of each minibatch of one epoch, from number `first` on."""
+        drawn, own = order.draw(epoch), share or Share()
         begin = drawn.find_buffers(first).start if first < order.n_minibatches else drawn.n_buffers
         coming = range(begin, drawn.n_buffers)
         loaded = self.load_all(map(drawn.read_buffer, coming), order.plan.most_cells)
@@ -84,7 +84,8 @@ class SomaSource(Source):
             for one in [one for one in held if one not in needed]:
                 self.reader.give_back(held.pop(one))
             held |= {one: next(loaded) for one in needed if one not in held}
-            yield self.deliver(self.gather(take(rows), list(held.values()), memory))
+            for part in own.cut(rows):
+                yield self.deliver(self.gather(part, list(held.values()), memory))
 
     def load_all(self, windows: Iterable[np.ndarray], n_cells: int) -> Iterator[Held]:
         """The cells of each window of about `n_cells` rows, ahead of their use."""

@@ -39,7 +39,10 @@ class Source(Protocol):
     def shuffle(
         self, order: Order, epoch: int, first: int = 0, share: Share | None = None
     ) -> Iterator[Minibatch]:
-        """A share of each minibatch of one epoch, from number `first` on, in the one order."""
+        """The micro-batches of a share of each minibatch of one epoch, from number `first` on.
+
+        They come one after the other in the one order, as many of each minibatch.
+        """
         ...
 
     def read(self, rows: np.ndarray) -> Minibatch:

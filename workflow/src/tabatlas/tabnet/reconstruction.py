@@ -9,24 +9,11 @@ from tabatlas.tabnet.precision import at_least_float32
 from tabatlas.tabnet.tiles import sum_tiles
 
 
-def masked_loss(
-    predicted_ng: Tensor, target_ng: Tensor, scored_ng: Tensor, n_scored: Tensor | None = None
-) -> Tensor:
-    """Mean squared error over the entries where `scored_ng`: hidden and measured.
-
-    Both matrices are standardized (`Decoder.standardize`); predicting 0, the gene's mean, scores
-    that gene's variance. `n_scored` divides instead of the number of scored entries where this is
-    one of several parts of a minibatch: the parts' losses then add up to the minibatch's.
-    """
-    error_ng = (at_least_float32(predicted_ng) - target_ng) * scored_ng
-    total = scored_ng.sum() if n_scored is None else n_scored
-    return (error_ng * error_ng).sum() / total.clamp_min(1)
-
-
 def sum_errors(decoder: Decoder, decision_snd: Tensor, x: Entries, scored: GeneSets) -> Tensor:
-    """Sum of squared errors where `scored`: `masked_loss` times its divisor, tile by tile.
+    """Sum of squared errors of standardized values where `scored`, tile by tile.
 
-    `x` is log1p(CP10k) of all measured genes, hidden or not.
+    `x` is log1p(CP10k) of all measured genes, hidden or not. Predicting 0, a gene's mean, scores
+    its variance in every entry.
     """
     n_genes = scored.member_mg.shape[1]
 

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,8 +52,14 @@ class Task(Protocol):
 
     model: nn.Module
 
-    def loss(self, minibatch: Minibatch, generator: torch.Generator) -> Tensor:
-        """Training loss, the mean over the minibatch's cells."""
+    def draw(self, minibatch: Minibatch, generator: torch.Generator) -> Any:
+        """What the network takes: everything that is random is drawn here."""
+
+    def sizes(self, inputs: Any) -> tuple[int, ...]:
+        """What the loss's means divide by, of these cells."""
+
+    def loss(self, inputs: Any, totals: Sequence[int]) -> Tensor:
+        """These cells' part of the loss of all that `totals`, sums of `sizes`, count."""
 
     def validate(self) -> dict[str, float]:
         """Scores on the validation cells; `validation_loss` decides about early stopping."""
@@ -147,7 +153,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         generator = seed_generator(self.device, self.knobs.seed, self.progress.step)
-        loss = self.task.loss(minibatch, generator)
+        inputs = self.task.draw(minibatch, generator)
+        loss = self.task.loss(inputs, self.task.sizes(inputs))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.model.parameters(), self.knobs.clip_norm)
