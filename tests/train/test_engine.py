@@ -1,4 +1,6 @@
 import dataclasses
+import itertools
+import json
 import math
 import signal
 
@@ -7,12 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from tabatlas.errors import IntegrityError, Interrupted, ModelError, UsageError
+from tabatlas.errors import ConfigError, IntegrityError, Interrupted, ModelError, UsageError
+from tabatlas.provenance import read_json
+from tabatlas.stream.order import Share
 from tabatlas.stream.packed import PackedSource
+from tabatlas.train.checkpoint import read_newest
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Trainer, key_run
+from tabatlas.train.ranks import Ranks
 from tabatlas.train.schedule import build_optimizer, scale_rate
 from tabatlas.train.settings import TrainingSettings
+from tabatlas.train.step import Stepper
 from tabatlas.train.tensors import digest_tensors, read_tensors, write_tensors
 
 CPU = torch.device("cpu")
@@ -75,7 +82,7 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(source, tmp_path):
     trainer = make_trainer(source, tmp_path, epochs=8)
     before = trainer.task.validate()["validation_loss"]
     progress = trainer.run()
-    losses = [row["validation_loss"] for row in progress.metrics if "validation_loss" in row]
+    losses = [row["validation_loss"] for row in progress.metrics.rows() if "validation_loss" in row]
     assert len(losses) == 8
     assert progress.best_loss == min(losses) < 0.5 * before
     trainer.task.model.eval()
@@ -87,9 +94,9 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(source, tmp_pa
     last, averaged = (
         make_trainer(source, tmp_path / str(ema), ema=ema, epochs=1) for ema in (0.0, 0.9)
     )
-    scores = [trainer.run().metrics[-1]["validation_loss"] for trainer in (last, averaged)]
+    scores = [trainer.run().metrics.rows()[-1]["validation_loss"] for trainer in (last, averaged)]
     # The trained weights stand in the checkpoint, the average in the model.
-    stored = [read_tensors(one.path)[0] for one in (last, averaged)]
+    stored = [read_newest(one.folder).tensors for one in (last, averaged)]
     assert torch.equal(stored[0]["model/0.weight"], stored[1]["model/0.weight"])
     assert torch.equal(stored[0]["model/0.weight"], last.task.model[0].weight)
     assert not torch.equal(stored[1]["model/0.weight"], averaged.task.model[0].weight)
@@ -97,6 +104,75 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept(source, tmp_pa
     averaged.task.model.eval()
     assert averaged.task.validate()["validation_loss"] == pytest.approx(scores[1])
     assert scores[0] != scores[1]
+
+
+def test_every_step_and_every_epoch_has_its_row(source, tmp_path):
+    trainer = make_trainer(source, tmp_path)
+    rows = trainer.run().metrics.rows()
+    steps = [row for row in rows if "loss" in row]
+    n_steps = trainer.order.n_minibatches
+    assert [row["step"] for row in steps] == list(range(4 * n_steps))
+    assert [row["epoch"] for row in steps] == np.repeat(range(4), n_steps).tolist()
+    epochs = [row for row in rows if "loss" not in row]
+    assert [(row["epoch"], row["step"]) for row in epochs] == [
+        (epoch, n_steps * (epoch + 1)) for epoch in range(4)
+    ]
+    mean = np.mean([row["loss"] for row in steps[:n_steps]])
+    assert epochs[0]["train_loss"] == pytest.approx(mean, rel=0.05)  # sizes differ by one cell
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert [json.loads(line) for line in text.splitlines()] == rows
+
+
+def test_metrics_are_cut_to_the_checkpoint(source, tmp_path):
+    wanted = make_trainer(source, tmp_path / "whole").run()
+    stopped = make_trainer(source, tmp_path / "stopped")
+    stopped.task.signal_at = 7
+    with pytest.raises(Interrupted):
+        stopped.run()
+    path = tmp_path / "stopped" / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"step": 7, "loss": 1}\n{"st')
+    make_trainer(source, tmp_path / "stopped").run()
+    assert path.read_bytes() == bytes(wanted.metrics.text)
+
+
+def test_micro_batches_add_up_to_the_minibatch(source, tmp_path):
+    """Where batch normalization does not see who is with whom; the noise is drawn for each."""
+
+    def gradient(micro_batches):
+        trainer = make_trainer(source, tmp_path / str(micro_batches), micro_batches=micro_batches)
+        trainer.task.model[1].eval()
+        trainer.task.draw = lambda minibatch, generator: (
+            minibatch.densify(source.n_genes),
+            torch.zeros(len(minibatch)),
+        )
+        ranks = Ranks(CPU)
+        stepper = Stepper(trainer.task, trainer.optimizer, ranks, trainer.knobs)
+        share = ranks.share(micro_batches)
+        parts = list(itertools.islice(source.shuffle(trainer.order, 0, 0, share), share.n_own))
+        inputs = [trainer.task.draw(one, None) for one in parts]
+        loss = stepper.differentiate(inputs, [sum(map(len, parts))])
+        return loss, [parameter.grad for parameter in trainer.task.model.parameters()]
+
+    whole, parts = gradient(1), gradient(4)
+    torch.testing.assert_close(whole, parts)
+
+
+def test_running_statistics_move_once_to_the_mean_of_the_micro_batches(source, tmp_path):
+    trainer = make_trainer(source, tmp_path, micro_batches=4)
+    share = Share(0, 1, 4)
+    parts = list(itertools.islice(source.shuffle(trainer.order, 0, 0, share), 4))
+    model = trainer.task.model
+    first, norm = model[0], model[1]
+    means = [first(one.densify(source.n_genes)).mean(dim=0) for one in parts]
+    wanted = norm.running_mean.lerp(torch.stack(means).mean(dim=0), norm.momentum)
+    Stepper(trainer.task, trainer.optimizer, Ranks(CPU), trainer.knobs).take(parts, 0, 0)
+    torch.testing.assert_close(norm.running_mean, wanted.detach())
+    assert norm.num_batches_tracked == 1
+
+
+def test_more_micro_batches_than_cells_are_refused(source, tmp_path):
+    with pytest.raises(ConfigError, match="micro_batches: 64: a minibatch has fewer cells"):
+        make_trainer(source, tmp_path, micro_batches=64)
 
 
 def test_two_runs_give_the_same_bytes(source, tmp_path):
@@ -138,7 +214,7 @@ def test_zero_epochs_leave_the_weights_as_they_were_drawn(source, tmp_path):
     drawn = weights(trainer)
     progress = trainer.run()
     assert weights(trainer) == drawn
-    assert progress.metrics == []
+    assert progress.metrics.rows() == []
 
 
 def test_patience_ends_the_run(source, tmp_path):
@@ -147,26 +223,38 @@ def test_patience_ends_the_run(source, tmp_path):
     assert trainer.run().epoch == 3
 
 
-def test_a_loss_that_is_no_number_stops_and_names_the_cells(source, tmp_path):
-    trainer = make_trainer(source, tmp_path)
-    first = source.shuffle(trainer.order, 0)
-    joinid = next(first).joinid[0].item()
+def test_a_loss_that_is_no_number_stops_and_keeps_its_cells(source, tmp_path):
+    trainer = make_trainer(source, tmp_path, micro_batches=2)
+    joinids = [one.joinid.tolist() for one in source.shuffle(trainer.order, 0, 0, Share(0, 1, 2))]
     trainer.task.loss = lambda inputs, totals: trainer.task.model[0].weight.sum() * math.nan
-    with pytest.raises(ModelError, match=rf"loss is nan at epoch 0, step 0 \(cells \[{joinid},"):
+    with pytest.raises(ModelError, match=r"loss is nan .* at epoch 0, step 0"):
         trainer.run()
+    kept = read_json(tmp_path / "not-finite-0-rank0.json")
+    assert (kept["epoch"], kept["step"], kept["joinids"]) == (0, 0, joinids[:2])
 
 
-def test_a_damaged_checkpoint_is_found(source, tmp_path):
-    make_trainer(source, tmp_path).run()
-    path = tmp_path / "checkpoint.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-5] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="not those that were written"):
-        make_trainer(source, tmp_path).run()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(IntegrityError, match="not a readable model file"):
-        make_trainer(source, tmp_path).run()
+def test_an_infinite_gradient_leaves_the_weights_alone(source, tmp_path):
+    trainer = make_trainer(source, tmp_path)
+    loss = trainer.task.loss
+    trainer.task.loss = lambda inputs, totals: Overflow.apply(loss(inputs, totals))
+    with pytest.raises(ModelError, match=r"the gradient's norm (inf|nan)"):
+        trainer.run()
+    trained = trainer.task.model.state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in trained.values())
+    parameters = dict(make_trainer(source, tmp_path / "new").task.model.named_parameters())
+    assert all(torch.equal(trained[name], one) for name, one in parameters.items())
+
+
+class Overflow(torch.autograd.Function):
+    """The identity, with a gradient that is too large."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.inf
 
 
 def test_tensors_come_back_as_they_were_written(tmp_path):
@@ -239,5 +327,6 @@ def test_knobs_of_speed_keep_the_checkpoints():
     def key(**knobs):
         return key_run("pretrain", TrainingSettings(**knobs).model_dump(), CPU, {})
 
-    assert key(loader_threads=4, loader_bytes=1, checkpoint_minutes=1) == key()
+    assert key(loader_threads=4, loader_bytes=1, checkpoint_minutes=1, hang_minutes=1) == key()
+    assert key(micro_batches=2) != key()
     assert key(batch_size=7) != key()

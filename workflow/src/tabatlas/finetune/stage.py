@@ -44,7 +44,6 @@ from tabatlas.train.model import (
     check_pack,
     read_model,
     restore_encoder,
-    write_metrics,
     write_model,
 )
 from tabatlas.train.tensors import name_part
@@ -261,7 +260,7 @@ def write_classifier(
     """Write the classifier and its rule; the weights, which a reader looks for, last."""
     write_json([one.describe() for one in training.classes], folder / LABELS)
     write_json(scores, folder / "scores.json")
-    write_metrics(training.progress.metrics, folder)
+    training.progress.metrics.write(folder)
     tensors = name_part(training.task.model.state_dict(), "classifier")
     tensors |= rule.tensors if rule else {}
     pretrained = training.pretrained

@@ -33,7 +33,6 @@ from tabatlas.train.model import (
     check_pack,
     read_model,
     restore_encoder,
-    write_metrics,
     write_model,
 )
 from tabatlas.train.predict import predict
@@ -82,7 +81,7 @@ def run(
     scores["best_epoch"] = progress.best_epoch
     write_table(places, layout)
     write_json(scores, model / "scores.json")
-    write_metrics(progress.metrics, model)
+    progress.metrics.write(model)
     write_embedder(task, pretrained, conditions, chosen, model)
 
 

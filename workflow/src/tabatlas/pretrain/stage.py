@@ -20,7 +20,6 @@ from tabatlas.train.model import (
     build_encoder,
     describe_model,
     gene_statistics,
-    write_metrics,
     write_model,
 )
 from tabatlas.train.tensors import name_parts
@@ -50,7 +49,7 @@ def run(
         task, train, train.order(chosen.batch_size, chosen.seed), chosen, device, folder
     ).run()
     write_json(score_pretraining(task, progress), model / "scores.json")
-    write_metrics(progress.metrics, model)
+    progress.metrics.write(model)
     organism = train.about["organism"]
     architecture = chosen.choose_architecture()
     about = describe_model(architecture, train.genes, covariates, organism, train.digest)

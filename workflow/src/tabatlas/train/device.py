@@ -1,5 +1,7 @@
 """Choose the device and make a run repeatable on it."""
 
+import os
+
 import numpy as np
 import torch
 
@@ -7,10 +9,22 @@ from tabatlas.errors import UsageError
 
 
 def choose_device(wanted: str, threads: int) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`, with torch's threads set."""
+    """The device for `auto`, `cpu` or `cuda`, with torch's threads set.
+
+    Each rank of a node takes the GPU of its number there.
+    """
     # Sums change in their last bits with the number of threads.
     torch.set_num_threads(threads)
-    return find_device(wanted)
+    device = find_device(wanted)
+    if device.type == "cuda":
+        number, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= n_gpus:
+            raise UsageError(
+                f"rank {number} of this node has no GPU: torch sees {n_gpus}. Start as many "
+                "processes (`--nproc-per-node`) as there are GPUs."
+            )
+        torch.cuda.set_device(number)
+    return device
 
 
 def find_device(wanted: str) -> torch.device:

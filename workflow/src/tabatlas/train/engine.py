@@ -1,68 +1,57 @@
-"""The engine: epochs over minibatches, early stopping, checkpoint and resume.
+"""The engine: epochs of steps, early stopping, checkpoint and resume, on one process or many ranks.
 
-A step is (seed, epoch, step): the minibatch and every random draw follow from these numbers, so a
-run that was stopped continues as if it had not been.
+A step is (seed, epoch, number): the minibatch and every random draw follow from these, so a run
+that was killed at any instant continues as if it had not been.
 """
 
 import contextlib
 import logging
-import signal
-import time
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tabatlas.errors import IntegrityError, Interrupted, ModelError
-from tabatlas.provenance import digest_json, stage_digest
+from tabatlas.errors import ConfigError, IntegrityError, Interrupted, ModelError
+from tabatlas.provenance import digest_json, stage_digest, write_json
 from tabatlas.stream.minibatch import Minibatch
-from tabatlas.stream.order import Order
-from tabatlas.train.device import seed_generator
+from tabatlas.stream.order import Order, Share
+from tabatlas.train.checkpoint import read_checkpoint, read_newest, write_checkpoint
+from tabatlas.train.metrics import METRICS, Metrics
+from tabatlas.train.owner import Owner, own
+from tabatlas.train.pace import Pace
+from tabatlas.train.ranks import join_ranks
 from tabatlas.train.schedule import build_optimizer, scale_rate
+from tabatlas.train.signals import Listening, Watchdog
+from tabatlas.train.step import Outcome, Stepper, Task
 from tabatlas.train.tensors import (
+    digest_tensors,
     load_weights,
     name_part,
     pack_optimizer,
     pick,
-    read_tensors,
     unpack_optimizer,
-    write_tensors,
 )
 
 logger = logging.getLogger(__name__)
 
 
 # Knobs that change how fast a run is and nothing that it learns.
-SPEED = ("loader_threads", "loader_bytes", "checkpoint_minutes")
+SPEED = ("loader_threads", "loader_bytes", "checkpoint_minutes", "hang_minutes")
 
 
 class Source(Protocol):
     """Where minibatches come from."""
 
-    def shuffle(self, order: Order, epoch: int, first: int = 0) -> Iterator[Minibatch]:
-        """Minibatches of one epoch in that order, from number `first` on."""
-
-
-class Task(Protocol):
-    """What is trained: a model, its loss, and its validation."""
-
-    model: nn.Module
-
-    def draw(self, minibatch: Minibatch, generator: torch.Generator) -> Any:
-        """What the network takes: everything that is random is drawn here."""
-
-    def sizes(self, inputs: Any) -> tuple[int, ...]:
-        """What the loss's means divide by, of these cells."""
-
-    def loss(self, inputs: Any, totals: Sequence[int]) -> Tensor:
-        """These cells' part of the loss of all that `totals`, sums of `sizes`, count."""
-
-    def validate(self) -> dict[str, float]:
-        """Scores on the validation cells; `validation_loss` decides about early stopping."""
+    def shuffle(
+        self, order: Order, epoch: int, first: int = 0, share: Share | None = None
+    ) -> Iterator[Minibatch]:
+        """A rank's micro-batches of one epoch in that order, from minibatch `first` on."""
 
 
 class Knobs(Protocol):
@@ -72,25 +61,33 @@ class Knobs(Protocol):
     epochs: int
     patience: int
     batch_size: int
+    micro_batches: int
+    reduction: str
+    precision: str
     learning_rate: float
     weight_decay: float
     warmup: float
     clip_norm: float
     ema: float
     checkpoint_minutes: float
+    hang_minutes: float
 
 
 @dataclass
 class Progress:
-    """Where a run stands: everything that a checkpoint keeps beside the tensors."""
+    """Where a run stands: everything that a checkpoint keeps beside weights and moments."""
 
     epoch: int = 0
     step: int = 0  # over all epochs
     minibatch: int = 0  # within the epoch
     loss_sum: float = 0.0  # over the epoch's cells so far
     best_epoch: int = -1
-    best_loss: float = float("inf")
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    best_loss: float | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def describe(self) -> dict[str, Any]:
+        """The numbers."""
+        return {name: value for name, value in vars(self).items() if name != "metrics"}
 
 
 class Trainer:
@@ -106,23 +103,39 @@ class Trainer:
         folder: Path,
     ) -> None:
         self.task, self.source, self.order, self.knobs = task, source, order, knobs
-        self.device = device
-        self.path = folder / "checkpoint.safetensors"
+        self.device, self.folder = device, folder
         self.progress = Progress()
         self.optimizer = build_optimizer(task.model, knobs.learning_rate, knobs.weight_decay)
         self.average, self.best = copy_weights(task.model), copy_weights(task.model)
-        self.saved_at = time.monotonic()
-        self.signal: int | None = None
+        self.owner: Owner | None = None  # of the first rank
+        if knobs.micro_batches * order.n_minibatches > order.n_cells:
+            raise ConfigError(
+                f"micro_batches: {knobs.micro_batches}: a minibatch has fewer cells "
+                f"({order.n_cells // order.n_minibatches}). Lower it, or raise batch_size."
+            )
 
     def run(self) -> Progress:
-        """Train to the end, from the last checkpoint if there is one."""
-        if self.path.exists():
+        """Train to the end, from the newest checkpoint if there is one.
+
+        Raises `Interrupted` where the run was told to stop, where another process owns its folder,
+        and where a rank is lost. Only the first rank returns: the others are done.
+        """
+        minutes = self.knobs.hang_minutes
+        with (
+            Listening() as self.signals,
+            Watchdog(minutes) as self.watchdog,
+            join_ranks(self.device, 2 * minutes) as self.ranks,
+            own(self.folder) if self.ranks.is_first else contextlib.nullcontext() as self.owner,
+        ):
+            self.stepper = Stepper(self.task, self.optimizer, self.ranks, self.knobs)
+            self.pace = Pace(self.folder, self.device, self.owner)
             self.restore()
-        with self.listening():
             while self.progress.epoch < self.knobs.epochs and not self.is_stale():
                 self.train_epoch()
                 self.close_epoch()
-        load_weights(self.task.model, self.best, str(self.path))
+        if not self.ranks.is_first:
+            sys.exit()  # well: what comes after the training is the first rank's
+        load_weights(self.task.model, self.best, str(self.folder))
         return self.progress
 
     def is_stale(self) -> bool:
@@ -133,34 +146,52 @@ class Trainer:
     def train_epoch(self) -> None:
         """All minibatches of the epoch that have not been seen yet."""
         self.task.model.train()
-        now = self.progress
-        for minibatch in self.source.shuffle(self.order, now.epoch, now.minibatch):
-            loss = self.train_step(minibatch.to(self.device))
-            if not np.isfinite(loss):
-                raise ModelError(
-                    f"the loss is {loss} at epoch {now.epoch}, step {now.step} (cells "
-                    f"{minibatch.joinid[:5].tolist()} …). Lower learning_rate and start again; "
-                    f"the last good checkpoint is {self.path}."
-                )
-            now.loss_sum += loss * len(minibatch)
-            now.step += 1
-            now.minibatch += 1
-            self.save_if_due()
+        now, share = self.progress, self.stepper.share
+        coming = self.source.shuffle(self.order, now.epoch, now.minibatch, share)
+        n_left = self.order.n_minibatches - now.minibatch
+        minibatches = (list(islice(coming, share.n_own)) for _ in range(n_left))
+        with self.pace.show_bar(self.title, now.minibatch, self.order.n_minibatches):
+            for micro_batches in self.pace.await_each(minibatches):
+                self.train_step(micro_batches)
+                self.pause()
 
-    def train_step(self, minibatch: Minibatch) -> float:
-        """One step of the optimizer; returns the loss."""
-        rate = self.current_rate()
+    @property
+    def title(self) -> str:
+        """The epoch, for the eye."""
+        return f"epoch {self.progress.epoch + 1}/{self.knobs.epochs}"
+
+    def train_step(self, micro_batches: Sequence[Minibatch]) -> None:
+        """One step of the optimizer, its row of the metrics, and what follows the weights."""
+        now, rate = self.progress, self.current_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        generator = seed_generator(self.device, self.knobs.seed, self.progress.step)
-        inputs = self.task.draw(minibatch, generator)
-        loss = self.task.loss(inputs, self.task.sizes(inputs))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.task.model.parameters(), self.knobs.clip_norm)
-        self.optimizer.step()
+        outcome = self.stepper.take(micro_batches, now.epoch, now.minibatch)
+        if not outcome.is_finite:
+            self.refuse(outcome, micro_batches)
         self.update_average()
-        return loss.item()
+        now.metrics.append(
+            {"epoch": now.epoch, "step": now.step, "loss": outcome.loss}
+            | {"gradient_norm": outcome.gradient_norm, "learning_rate": rate}
+            | {"cells": outcome.cells}
+        )
+        now.loss_sum += outcome.loss * outcome.n_cells
+        now.step += 1
+        now.minibatch += 1
+        self.watchdog.feed()
+        self.pace.count(self.title, now.step, outcome.loss, outcome.n_cells)
+
+    def refuse(self, outcome: Outcome, micro_batches: Sequence[Minibatch]) -> NoReturn:
+        """Keep the cells of a step whose loss or gradient is no number, and raise `ModelError`."""
+        now = self.progress
+        path = self.folder / f"not-finite-{now.step}-rank{self.ranks.rank}.json"
+        joinids = [one.joinid.tolist() for one in micro_batches]
+        found = {"loss": repr(outcome.loss), "gradient_norm": repr(outcome.gradient_norm)}
+        write_json({"epoch": now.epoch, "step": now.step, "joinids": joinids} | found, path)
+        raise ModelError(
+            f"the loss is {outcome.loss} and the gradient's norm {outcome.gradient_norm} at epoch "
+            f"{now.epoch}, step {now.step}. The cells are in {path}; the checkpoints beside it are "
+            "good. Lower learning_rate and start again."
+        )
 
     def update_average(self) -> None:
         """Let the average follow the weights: closely at first, then over 1 / (1 − ema) steps."""
@@ -192,101 +223,91 @@ class Trainer:
     def close_epoch(self) -> None:
         """Validate, keep the best weights, write the metrics and a checkpoint."""
         now = self.progress
-        self.task.model.eval()
-        with self.averaged():
-            scores = self.task.validate()
+        scores = self.ranks.tell(self.validate() if self.ranks.is_first else None)
+        self.watchdog.feed()
         if not np.isfinite(scores["validation_loss"]):
             raise ModelError(
                 f"the validation loss is {scores['validation_loss']} after epoch {now.epoch}. "
-                f"Lower learning_rate; the last good checkpoint is {self.path}."
+                f"Lower learning_rate and start again; the checkpoints in {self.folder} are good."
             )
         place = {"epoch": now.epoch, "step": now.step}
         train_loss = now.loss_sum / self.order.n_cells
-        now.metrics += [
-            place | {"train_loss": train_loss, "learning_rate": self.current_rate()},
-            place | scores,
-        ]
-        if scores["validation_loss"] < now.best_loss:
+        now.metrics.append(place | {"train_loss": train_loss} | scores)
+        if now.best_loss is None or scores["validation_loss"] < now.best_loss:
             now.best_epoch, now.best_loss = now.epoch, scores["validation_loss"]
             self.best = {name: tensor.clone() for name, tensor in self.average.items()}
-        logger.info(
-            "epoch %d/%d: loss %.4f, %s",
-            now.epoch + 1,
-            self.knobs.epochs,
-            train_loss,
-            ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items()),
-        )
+        told = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
+        logger.info("%s: loss %.4f, %s", self.title, train_loss, ", ".join(told))
         now.epoch, now.minibatch, now.loss_sum = now.epoch + 1, 0, 0.0
-        self.save()
-        self.stop_if_told()
+        self.pause(must_save=True)
 
-    def save_if_due(self) -> None:
-        """A checkpoint within the epoch, after some minutes or when a signal came."""
-        if self.signal or time.monotonic() - self.saved_at > 60 * self.knobs.checkpoint_minutes:
+    def validate(self) -> dict[str, float]:
+        """Scores of the averaged weights."""
+        self.task.model.eval()
+        with self.averaged():
+            return self.task.validate()
+
+    def pause(self, must_save: bool = False) -> None:
+        """A checkpoint where it is due or any rank heard a signal; the signal then ends the run."""
+        is_due = self.ranks.is_first and self.pace.unsaved() > 60 * self.knobs.checkpoint_minutes
+        n_heard, n_due = self.ranks.add([bool(self.signals.heard), must_save or is_due])
+        if n_heard or n_due:
             self.save()
-        self.stop_if_told()
+        if n_heard:
+            name = self.signals.describe()
+            raise Interrupted(f"stopped by {name} at step {self.progress.step}; run it again.")
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        tensors = (
-            name_part(self.task.model.state_dict(), "model")
-            | name_part(self.average, "average")
-            | name_part(self.best, "best")
-            | name_part(pack_optimizer(self.optimizer), "optimizer")
-        )
-        state = asdict(self.progress) | {"plan": asdict(self.order.plan)}
-        if self.progress.best_epoch < 0:
-            del state["best_loss"]  # infinite: no JSON number
-        write_tensors(tensors, state, self.path)
-        self.saved_at = time.monotonic()
+        """Write the checkpoint, after all ranks agreed on its weights."""
+        self.compare_ranks()
+        if self.owner is not None:
+            now = self.progress
+            tensors = (
+                name_part(self.task.model.state_dict(), "model")
+                | name_part(self.average, "average")
+                | name_part(self.best, "best")
+                | name_part(pack_optimizer(self.optimizer), "optimizer")
+                | {METRICS: now.metrics.to_tensor()}
+            )
+            state = now.describe() | {"plan": asdict(self.order.plan)}
+            with self.pace.saving():
+                write_checkpoint(self.folder, now.step, tensors, state, self.owner)
+                now.metrics.write(self.folder)
+        self.watchdog.feed()
+
+    def compare_ranks(self) -> None:
+        """Raise `ModelError` where this rank's weights are not those of the first."""
+        if self.ranks.world > 1:
+            own = digest_tensors(self.task.model.state_dict())
+            if self.ranks.tell(own) != own:
+                raise ModelError(
+                    f"rank {self.ranks.rank} holds other weights than the first at step "
+                    f"{self.progress.step}: their nodes calculate differently. Use nodes of one "
+                    f"kind; the checkpoints in {self.folder} are good."
+                )
 
     def restore(self) -> None:
-        """Continue where the checkpoint stands."""
-        tensors, state = read_tensors(self.path)
+        """Continue where the newest good checkpoint stands."""
+        found = read_newest(self.folder) if self.ranks.is_first else None
+        path = self.ranks.tell(found and found.path)
+        if path is None:
+            logger.info("no checkpoint in %s: starting with step 0", self.folder)
+            return
+        tensors, state = (found or read_checkpoint(path))[1:]
         if state.pop("plan") != asdict(self.order.plan):
             raise IntegrityError(
-                f"{self.path}: a run by another order of the cells. Delete it to start again."
+                f"{path}: a run by another order of the cells. Delete its folder to start again."
             )
-        self.progress = Progress(**state)
-        load_weights(self.task.model, pick(tensors, "model"), str(self.path))
+        self.progress = Progress(**state, metrics=Metrics.from_tensor(tensors[METRICS]))
+        load_weights(self.task.model, pick(tensors, "model"), str(path))
         unpack_optimizer(self.optimizer, pick(tensors, "optimizer"))
         # Into the tensors at hand, which lie in memory as the model's own do.
         for part, weights in (("average", self.average), ("best", self.best)):
             for name, tensor in pick(tensors, part).items():
                 weights[name].copy_(tensor)
+        if self.owner is not None:
+            self.progress.metrics.write(self.folder)
         logger.info("resuming at epoch %d, step %d", self.progress.epoch, self.progress.step)
-
-    def listening(self) -> "Listening":
-        """A context in which a signal of `STOPPING` ends the run after the step."""
-        return Listening(self)
-
-    def stop_if_told(self) -> None:
-        """End resumably after a signal; the checkpoint is written by then."""
-        if self.signal:
-            name = signal.Signals(self.signal).name
-            raise Interrupted(f"stopped by {name} at step {self.progress.step}; run it again.")
-
-
-# Slurm warns with USR1 or TERM before it kills.
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
-
-class Listening:
-    """Notes SIGTERM, SIGUSR1 and Ctrl-C in the trainer while the block runs."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def __enter__(self) -> None:
-        self.before = {number: signal.signal(number, self.note) for number in STOPPING}
-
-    def note(self, number: int, frame: object) -> None:
-        """Remember the signal."""
-        self.trainer.signal = number
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def key_run(

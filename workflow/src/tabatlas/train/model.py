@@ -3,7 +3,6 @@
 Later stages take genes and architecture from these files, never from the configuration.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from tabatlas import names
 from tabatlas.errors import IntegrityError, ModelError
-from tabatlas.provenance import digest_json, read_json, write_json, write_text
+from tabatlas.provenance import digest_json, read_json, write_json
 from tabatlas.tables import read_table, write_table
 from tabatlas.tabnet.architecture import Architecture
 from tabatlas.tabnet.classifier import Classifier
@@ -124,11 +123,6 @@ def check_pack(model: Model, pack: str, place: Path) -> None:
         raise IntegrityError(
             f"{place}: trained on another pack than this one. Run pretrain and what follows again."
         )
-
-
-def write_metrics(rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write `metrics.jsonl`: one row per epoch and kind, deterministic values only."""
-    write_text("".join(json.dumps(row) + "\n" for row in rows), folder / "metrics.jsonl")
 
 
 def gene_statistics(genes: pd.DataFrame) -> tuple[Tensor, Tensor]:

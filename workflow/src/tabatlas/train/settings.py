@@ -40,6 +40,23 @@ class TrainingSettings(StageSettings):
         20_000, ge=1, description="Validation cells that each epoch looks at, at most."
     )
     batch_size: int = Field(128, ge=2, description="Cells per minibatch.")
+    micro_batches: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="Equal parts of a minibatch that are calculated one after the other, or by as "
+        "many processes as divide their number. Batch normalization sees one at a time.",
+    )
+    reduction: Literal["auto", "ordered", "allreduce"] = Field(
+        "auto",
+        description="How gradients of micro-batches are added: `ordered` gives the same bytes for "
+        "any number of processes, `allreduce` is faster; auto: ordered on a CPU.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16: matrix products of half the width; selection, statistics and losses "
+        "stay float32.",
+    )
     learning_rate: float = Field(
         5e-3, gt=0, le=1, description="Peak learning rate of AdamW (5e-3: Fischer et al. 2024)."
     )
@@ -76,7 +93,10 @@ class TrainingSettings(StageSettings):
         description="Memory for minibatches that were read ahead; mapped pages apart.",
     )
     checkpoint_minutes: float = Field(
-        10, gt=0, description="Time between checkpoints within an epoch; each epoch ends with one."
+        5, gt=0, description="Time between checkpoints within an epoch; each epoch ends with one."
+    )
+    hang_minutes: float = Field(
+        15, gt=0, description="Time without a step after which the process ends, resumably."
     )
 
     def reading(self, device_type: str) -> Reading:

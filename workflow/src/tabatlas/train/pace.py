@@ -1,0 +1,114 @@
+"""How fast a run goes: a bar on a terminal, else a line now and then, and `speed.jsonl`.
+
+Nothing of it is part of a result: no digest holds it.
+"""
+
+import contextlib
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from tabatlas.train.owner import Owner
+
+logger = logging.getLogger(__name__)
+
+SPEED = "speed.jsonl"
+INTERVAL = 30.0  # seconds between two lines
+
+Item = TypeVar("Item")
+
+
+class Pace:
+    """Measures a run from one interval to the next; a rank that owns no folder is mute."""
+
+    def __init__(self, folder: Path, device: torch.device, owner: Owner | None) -> None:
+        self.path, self.device, self.owner = folder / SPEED, device, owner
+        self.bar: Any = None
+        self.saved_at = time.monotonic()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start an interval."""
+        self.since = time.monotonic()
+        self.n_cells, self.waiting_seconds, self.saving_seconds = 0, 0.0, 0.0
+
+    def await_each(self, coming: Iterator[Item]) -> Iterator[Item]:
+        """Each of what comes; the time that it takes to come counts as waiting."""
+        while True:
+            start = time.monotonic()
+            try:
+                item = next(coming)
+            except StopIteration:
+                return
+            self.waiting_seconds += time.monotonic() - start
+            yield item
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """A context whose time counts as that of a checkpoint."""
+        start = time.monotonic()
+        yield
+        self.saved_at = time.monotonic()
+        self.saving_seconds += self.saved_at - start
+
+    def unsaved(self) -> float:
+        """Seconds since the last checkpoint, or since the start."""
+        return time.monotonic() - self.saved_at
+
+    @contextlib.contextmanager
+    def show_bar(self, title: str, n_done: int, n_steps: int) -> Iterator[None]:
+        """A bar of an epoch while the block runs, on a terminal only."""
+        if self.owner is None or not sys.stderr.isatty():
+            yield
+            return
+        from tqdm import tqdm  # not where nobody looks, nor where it is missing
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
+        with (
+            logging_redirect_tqdm(),
+            tqdm(desc=title, initial=n_done, total=n_steps, unit="step", leave=False) as self.bar,
+        ):
+            yield
+        self.bar = None
+
+    def count(self, title: str, step: int, loss: float, n_cells: int) -> None:
+        """A step is done: move the bar, and write a row when an interval is over."""
+        self.n_cells += n_cells
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            self.bar.update()
+        if self.owner is not None and time.monotonic() - self.since >= INTERVAL:
+            row = self.write(step)
+            if self.bar is None:
+                speed, waiting = row["cells_per_second"], row["waiting_share"]
+                logger.info(
+                    "%s: step %d, loss %.4f, %.0f cells/s, %.0f %% of the time waiting for cells",
+                    *(title, step, loss, speed, 100 * waiting),
+                )
+
+    def write(self, step: int) -> dict[str, Any]:
+        """Append a row about the interval that ends here, and start the next."""
+        seconds = time.monotonic() - self.since
+        row = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "step": step,
+            "seconds": round(seconds, 3),
+            "cells_per_second": round(self.n_cells / seconds, 1),
+            "waiting_share": round(self.waiting_seconds / seconds, 4),
+            "saving_share": round(self.saving_seconds / seconds, 4),
+            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        }
+        if self.device.type == "cuda":
+            row["gpu_memory_mb"] = torch.cuda.max_memory_allocated() >> 20
+        self.owner.check()
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.begin()
+        return row

@@ -1,0 +1,76 @@
+"""What may end a run from outside: signals, and that nothing moves any more."""
+
+import os
+import signal
+import sys
+import threading
+
+from tabatlas.errors import Interrupted
+
+# Slurm warns with USR1 or TERM before it kills; a terminal that is closed sends HUP.
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+
+
+class Listening:
+    """Notes the signals of `STOPPING` while the block runs; what is under way goes on."""
+
+    def __init__(self) -> None:
+        self.heard: int | None = None
+
+    def __enter__(self) -> "Listening":
+        heard = [
+            number
+            for number in STOPPING  # `nohup` has one ignored
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        ]
+        self.before = {number: signal.signal(number, self.note) for number in heard}
+        return self
+
+    def note(self, number: int, frame: object) -> None:
+        """Remember the signal."""
+        self.heard = number
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def describe(self) -> str:
+        """Which signal it was."""
+        return signal.Signals(self.heard).name if self.heard else "a signal to another rank"
+
+
+class Watchdog:
+    """Ends the process, resumably, when it was not fed for as many minutes.
+
+    A rank that waits for one that hangs cannot be woken in another way. Time in which the whole
+    process was stopped does not count.
+    """
+
+    TICK = 1.0  # seconds
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes, self.ticks = minutes, 0
+        self.done = threading.Event()
+
+    def feed(self) -> None:
+        """Say that the run goes on."""
+        self.ticks = 0
+
+    def __enter__(self) -> "Watchdog":
+        threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
+        return self
+
+    def watch(self) -> None:
+        """Count ticks until somebody feeds, or it is over."""
+        while not self.done.wait(self.TICK):
+            self.ticks += 1
+            if self.ticks * self.TICK > 60 * self.minutes:
+                sys.stderr.write(
+                    f"tabatlas: error: nothing moved for {self.minutes:g} minutes (hang_minutes): "
+                    "a rank, a disk or a device hangs. Run it again to resume.\n"
+                )
+                sys.stderr.flush()
+                os._exit(Interrupted.exit_code)
+
+    def __exit__(self, *error: object) -> None:
+        self.done.set()
