@@ -47,22 +47,33 @@ def canonical_json(value: Any) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when the block ends well.
 
-    Nothing stands under the final name before it is whole; after an error nothing is left.
+    Nothing stands under the final name before it is whole and on the disk; after an error nothing
+    is left.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-    os.close(handle)
     temporary = Path(name)
     try:
+        os.close(handle)
         yield temporary
+        os.chmod(temporary, 0o666 & ~current_umask())
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())
         os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        # A disk that fails here too must not hide how it failed first.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably: one that a crash takes back takes all in it."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 @functools.cache

@@ -1,47 +1,113 @@
-"""Tensors in files without pickle: one safetensors file, written atomically, verified when read."""
+"""Tensors in files without pickle: one safetensors file, written atomically, verified when read.
 
+The last 32 bytes of a file are the sha256 of all bytes before them; to safetensors they are a
+tensor of their own, because the format allows nothing behind the tensors.
+"""
+
+import errno
 import hashlib
 import json
-import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tabatlas.errors import IntegrityError, ModelError
 from tabatlas.provenance import atomic_path
 
-logger = logging.getLogger(__name__)
+# Names of safetensors' format.
+TYPES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+SHA = "sha256"
+N_SHA = hashlib.sha256().digest_size
 
-# One key only: safetensors writes several in random order, and equal content must give equal bytes.
-STATE = "state"
 
+def write_tensors(
+    tensors: Mapping[str, Tensor], state: Any, path: Path, check: Callable[[], None] = lambda: None
+) -> None:
+    """Write named tensors and a JSON value atomically into one file.
 
-def write_tensors(tensors: Mapping[str, Tensor], state: Any, path: Path) -> None:
-    """Write named tensors and a JSON value atomically into one file."""
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # Keys stay in order: what a resumed run writes must not differ from what an unbroken one does.
-    text = json.dumps({"sha256": digest_tensors(flat), "value": state})
+    It takes its name after it was read back from the disk and found good, and after `check`.
+    Equal content gives equal bytes. After an `OSError` what stood under the name still does.
+    """
     with atomic_path(path) as temporary:
-        save_file(flat, temporary, metadata={STATE: text})
+        with open(temporary, "wb") as file:
+            digest = hashlib.sha256()
+            for part in list_parts(tensors, state):
+                digest.update(part)
+                file.write(part)
+            file.write(digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+            if hasattr(os, "posix_fadvise"):  # else what is read back is only what memory holds
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if not is_whole(temporary.read_bytes()):
+            raise OSError(errno.EIO, "the disk gave back other bytes than were written", str(path))
+        check()
+
+
+def list_parts(tensors: Mapping[str, Tensor], state: Any) -> Iterator[bytes | memoryview]:
+    """The file's bytes without the hash: length of the header, header, tensors one by one."""
+    # Wide types first, so that each tensor lies at a multiple of its type's size.
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    # Its keys stay in order: what a resumed run writes must not differ from what an unbroken does.
+    header: dict[str, Any] = {"__metadata__": {"state": json.dumps(state)}}
+    end = 0
+    for name in order:
+        start, end = end, end + tensors[name].nbytes
+        shape = list(tensors[name].shape)
+        header[name] = {
+            "dtype": TYPES[tensors[name].dtype],
+            "shape": shape,
+            "data_offsets": [start, end],
+        }
+    assert SHA not in tensors
+    header[SHA] = {"dtype": "U8", "shape": [N_SHA], "data_offsets": [end, end + N_SHA]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in order:
+        yield view_bytes(tensors[name])
+
+
+def view_bytes(tensor: Tensor) -> memoryview:
+    """A tensor's bytes, in the order of its elements."""
+    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether a file's last bytes are the hash of all before them."""
+    return hashlib.sha256(memoryview(content)[:-N_SHA]).digest() == content[-N_SHA:]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """Read what `write_tensors` wrote. Raises `IntegrityError` where the bytes were changed."""
     try:
-        with safe_open(path, framework="pt") as file:
-            # A safetensors file is no mapping: it has keys, but no iterator.
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            state = json.loads((file.metadata() or {})[STATE])
+        content = path.read_bytes()
+        if not is_whole(content):
+            raise ValueError("its bytes are not those that were written")
+        tensors = safetensors.torch.load(content)
+        length = int.from_bytes(content[:8], "little")
+        state = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["state"])
+        del tensors[SHA]
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise IntegrityError(f"{path}: not a readable model file ({error}).") from None
-    if digest_tensors(tensors) != state["sha256"]:
-        raise IntegrityError(f"{path}: its weights are not those that were written. Restore it.")
-    return tensors, state["value"]
+        raise IntegrityError(f"{path}: not a readable model file ({error}). Restore it.") from None
+    return tensors, state
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -49,7 +115,7 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(view_bytes(tensor))
     return digest.hexdigest()
 
 
