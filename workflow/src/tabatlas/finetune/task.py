@@ -14,6 +14,7 @@ from tabatlas.stream.packed import PackedSource
 from tabatlas.tabnet.classifier import Classifier
 from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.entries import Entries, GeneSets
+from tabatlas.tabnet.precision import at_least_float32
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs, predict
 
 
@@ -106,5 +107,5 @@ def weigh_losses(logits_nc: Tensor, label_n: Tensor, weight_c: Tensor) -> Tensor
 
     The weights' mean over an epoch is 1, so that no minibatch needs its own norm.
     """
-    loss_n = F.cross_entropy(logits_nc.float(), label_n, reduction="none")
+    loss_n = F.cross_entropy(at_least_float32(logits_nc), label_n, reduction="none")
     return weight_c[label_n] * loss_n

@@ -14,6 +14,7 @@ from tabatlas.tabnet.covariates import CONDITION, Covariate, CovariateColumns, C
 from tabatlas.tabnet.encoder import Encoder
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.layers import draw_linear
+from tabatlas.tabnet.precision import at_least_float32
 from tabatlas.tabnet.sparse import encode
 from tabatlas.train.model import Model, build_encoder
 from tabatlas.train.tensors import load_weights, pick
@@ -75,7 +76,8 @@ class CountDecoder(nn.Module):
     def share(self, features_nw: Tensor, missing_ng: Tensor) -> Tensor:
         """Log share (n, g) of the counts of all measured genes; -inf where a gene is missing."""
         logits_ng = self.genes(features_nw) + self.bias_g
-        return F.log_softmax(logits_ng.float().masked_fill(missing_ng, -torch.inf), dim=1)
+        logits_ng = at_least_float32(logits_ng)
+        return F.log_softmax(logits_ng.masked_fill(missing_ng, -torch.inf), dim=1)
 
 
 def restore_embedder(model: Model) -> Embedder:
