@@ -20,8 +20,14 @@ from torch import Tensor, nn
 from tabatlas.errors import ConfigError, IntegrityError, Interrupted, ModelError
 from tabatlas.provenance import digest_json, stage_digest, write_json
 from tabatlas.stream.minibatch import Minibatch
-from tabatlas.stream.order import Order, Share
-from tabatlas.train.checkpoint import read_checkpoint, read_newest, write_checkpoint
+from tabatlas.stream.order import Order
+from tabatlas.stream.source import Source
+from tabatlas.train.checkpoint import (
+    read_checkpoint,
+    read_newest,
+    resumable,
+    write_checkpoint,
+)
 from tabatlas.train.metrics import METRICS, Metrics
 from tabatlas.train.owner import Owner, own
 from tabatlas.train.pace import Pace
@@ -43,15 +49,6 @@ logger = logging.getLogger(__name__)
 
 # Knobs that change how fast a run is and nothing that it learns.
 SPEED = ("loader_threads", "loader_bytes", "checkpoint_minutes", "hang_minutes")
-
-
-class Source(Protocol):
-    """Where minibatches come from."""
-
-    def shuffle(
-        self, order: Order, epoch: int, first: int = 0, share: Share | None = None
-    ) -> Iterator[Minibatch]:
-        """A rank's micro-batches of one epoch in that order, from minibatch `first` on."""
 
 
 class Knobs(Protocol):
@@ -272,8 +269,14 @@ class Trainer:
             state = now.describe() | {"plan": asdict(self.order.plan)}
             with self.pace.saving():
                 write_checkpoint(self.folder, now.step, tensors, state, self.owner)
-                now.metrics.write(self.folder)
+                self.write_metrics(self.owner)
         self.watchdog.feed()
+
+    def write_metrics(self, owner: Owner) -> None:
+        """Write `metrics.jsonl` as far as the checkpoint goes."""
+        with resumable(self.folder / METRICS, owner):
+            owner.check()
+            self.progress.metrics.write(self.folder)
 
     def compare_ranks(self) -> None:
         """Raise `ModelError` where this rank's weights are not those of the first."""
@@ -306,7 +309,7 @@ class Trainer:
             for name, tensor in pick(tensors, part).items():
                 weights[name].copy_(tensor)
         if self.owner is not None:
-            self.progress.metrics.write(self.folder)
+            self.write_metrics(self.owner)
         logger.info("resuming at epoch %d, step %d", self.progress.epoch, self.progress.step)
 
 

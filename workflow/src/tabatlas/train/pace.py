@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tabatlas.train.checkpoint import resumable
 from tabatlas.train.owner import Owner
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Pace:
             self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             self.bar.update()
         if self.owner is not None and time.monotonic() - self.since >= INTERVAL:
-            row = self.write(step)
+            row = self.write(step, self.owner)
             if self.bar is None:
                 speed, waiting = row["cells_per_second"], row["waiting_share"]
                 logger.info(
@@ -93,7 +94,7 @@ class Pace:
                     *(title, step, loss, speed, 100 * waiting),
                 )
 
-    def write(self, step: int) -> dict[str, Any]:
+    def write(self, step: int, owner: Owner) -> dict[str, Any]:
         """Append a row about the interval that ends here, and start the next."""
         seconds = time.monotonic() - self.since
         row = {
@@ -107,8 +108,9 @@ class Pace:
         }
         if self.device.type == "cuda":
             row["gpu_memory_mb"] = torch.cuda.max_memory_allocated() >> 20
-        self.owner.check()
-        with open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        with resumable(self.path, owner):
+            owner.check()
+            with open(self.path, "a") as file:
+                file.write(json.dumps(row) + "\n")
         self.begin()
         return row

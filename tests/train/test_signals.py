@@ -1,0 +1,76 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tabatlas.train.signals import STOPPING, Listening
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_is_noted_and_a_second_does_no_harm(number):
+    before = signal.getsignal(number)
+    with Listening() as listening:
+        assert listening.heard is None
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert listening.heard == number
+        assert listening.describe() == number.name
+    assert signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Listening() as listening:
+            signal.raise_signal(signal.SIGHUP)
+        assert listening.heard is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+WATCHED = """
+import sys, time
+from tabatlas.train.signals import Watchdog
+Watchdog.TICK = 0.05
+with Watchdog(minutes=0.3 / 60) as watchdog:
+    for _ in range(20):
+        time.sleep(0.05)
+        watchdog.feed()
+    print("fed", flush=True)
+    time.sleep(float(sys.argv[1]))
+print("left", flush=True)
+time.sleep(1)
+"""
+
+
+def watch(seconds: float) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", WATCHED, str(seconds)], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_watchdog_ends_a_process_in_which_nothing_moves():
+    found = watch(30)
+    assert (found.returncode, found.stdout) == (75, "fed\n")
+    assert "nothing moved for 0.005 minutes (hang_minutes)" in found.stderr
+    assert found.stderr.endswith("Run it again to resume.\n")
+
+
+def test_the_watchdog_leaves_alone_who_feeds_it_and_who_is_done():
+    found = watch(0)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "fed\nleft\n", "")
+
+
+def test_time_in_which_the_process_is_stopped_does_not_count():
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHED, "0"], stdout=subprocess.PIPE, text=True
+    )
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.communicate(timeout=60)[0] == "fed\nleft\n"
+    assert process.returncode == 0
