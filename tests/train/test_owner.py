@@ -15,7 +15,7 @@ import pytest
 
 from tabatlas.errors import Interrupted
 from tabatlas.train import owner as owner_module
-from tabatlas.train.owner import Owner, describe_process, own, path_of, read_newest
+from tabatlas.train.owner import Owner, Process, describe_process, own, path_of, read_newest
 
 # Forked children keep what a test has patched.
 FORK = multiprocessing.get_context("fork")
@@ -159,8 +159,7 @@ def test_two_threads_of_one_process_do_not_both_own(tmp_path):
 # Eight at once
 
 
-def race(folder, pipe, number):
-    owner_module.racer = number
+def race(folder, pipe):
     try:
         with own(folder) as owner:
             pipe.send(owner.token)
@@ -172,10 +171,7 @@ def race(folder, pipe, number):
 def start_eight(folder):
     """Eight processes at once; returns the tokens of those that came to own the run."""
     pairs = [FORK.Pipe() for _ in range(8)]
-    racers = [
-        FORK.Process(target=race, args=(folder, pair[1], number), daemon=True)
-        for number, pair in enumerate(pairs)
-    ]
+    racers = [FORK.Process(target=race, args=(folder, theirs), daemon=True) for _, theirs in pairs]
     for racer in racers:
         racer.start()
     assert all(mine.poll(30) for mine, _ in pairs)
@@ -210,12 +206,12 @@ def test_of_eight_at_once_one_follows_a_dead_owner_of_another_host(tmp_path, pac
 
 def link_in_turn(link):
     """Every racer has made up its mind before the first one links; then one after another."""
-    gate, passed = FORK.Barrier(8), []
+    gate, places = FORK.Barrier(8), []
 
     def wait_and_link(source, target):
-        if not passed:
-            passed.append(gate.wait(20))
-            time.sleep(0.1 * owner_module.racer)
+        if not places:
+            places.append(gate.wait(20))
+            time.sleep(0.1 * places[0])
         link(source, target)
 
     return wait_and_link
@@ -374,6 +370,14 @@ def test_a_process_that_another_user_hides_is_not_taken_for_dead(monkeypatch):
     monkeypatch.setattr(os, "kill", refuse_signal)
     monkeypatch.setattr(owner_module, "read_process", lambda pid: None)
     assert not record.has_ended()
+
+
+def test_a_killed_process_is_dead_only_when_its_last_thread_is(monkeypatch):
+    record = describe_process()
+    for n_threads, ended in ((2, False), (1, True), (0, True)):
+        seen = Process("Z", n_threads, record.start)
+        monkeypatch.setattr(owner_module, "read_process", lambda pid, seen=seen: seen)
+        assert record.has_ended() is ended
 
 
 # Fencing
