@@ -230,6 +230,89 @@ def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
             signal.signal(number, handler)
 
 
+# signals
+
+SLEEPY = """
+import atexit, sys, time
+from tabatlas import cli
+def work():
+    print("at work", flush=True)
+    time.sleep(30)
+def end():
+    print("at its end", flush=True)
+    time.sleep(2)
+cli.parse_command = lambda *_: work
+if sys.argv.pop(1) == "end":
+    atexit.register(end)
+    cli.parse_command = lambda *_: lambda: None
+cli.main()
+"""
+
+
+def start(*arguments: str, phase: str = "work", **options: object) -> subprocess.Popen[str]:
+    """A command that sleeps in its work, or in the interpreter's end."""
+    call = [sys.executable, "-c", SLEEPY, phase, *arguments]
+    options = {"stderr": subprocess.PIPE} | options
+    started = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, **options)
+    started.stdout.readline()
+    return started
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGHUP"])
+def test_a_signal_to_a_command_that_keeps_checkpoints_says_run_it_again(name: str) -> None:
+    sent = signal.Signals[name]
+    for arguments, code, end in (
+        (("pretrain", "--checkpoints", "x"), 75, "; run it again."),
+        (("explain", "replicate", "--checkpoints=x"), 75, "; run it again."),
+        (("fetch",), 128 + sent, ""),
+    ):
+        started = start(*arguments)
+        started.send_signal(sent)
+        _, told = started.communicate()
+        assert started.returncode == code
+        assert told == f"tabatlas {arguments[0]}: error: stopped by {name}{end}\n"
+
+
+def test_a_signal_that_the_shell_ignores_still_stops_the_command_but_for_that_of_nohup() -> None:
+    def ignore() -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    started = start("pretrain", "--checkpoints", "x", preexec_fn=ignore)
+    started.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        started.wait(0.3)
+    started.send_signal(signal.SIGTERM)
+    assert "stopped by SIGTERM" in started.communicate()[1]
+    assert started.returncode == 75
+
+
+def test_a_signal_after_the_work_spoils_no_exit_code() -> None:
+    started = start("pretrain", phase="end")
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+        started.send_signal(number)
+    assert started.communicate() == ("", "")
+    assert started.returncode == 0
+
+
+def test_the_exit_code_does_not_need_a_reader_of_the_message() -> None:
+    read, write = os.pipe()
+    started = start("pretrain", "--checkpoints", "x", stderr=write)
+    os.close(write)
+    os.close(read)
+    started.terminate()
+    started.communicate()
+    assert started.returncode == 75
+
+
+def test_each_of_several_ranks_says_who_it_is() -> None:
+    environment = os.environ | {"RANK": "1", "WORLD_SIZE": "2"}
+    started = start("pretrain", "--checkpoints", "x", env=environment)
+    started.terminate()
+    told = started.communicate()[1]
+    assert told == "tabatlas pretrain rank 1: error: stopped by SIGTERM; run it again.\n"
+
+
 def test_reader_that_has_gone_is_no_error_message() -> None:
     read, write = os.pipe()
     os.close(read)

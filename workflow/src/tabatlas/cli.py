@@ -4,6 +4,7 @@ A stage is imported only when it is asked for, so that `--help` and dry runs sta
 """
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import logging
@@ -11,12 +12,12 @@ import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType, NoneType
 from typing import Any
 
-from tabatlas.errors import InputError, TabatlasError
+from tabatlas.errors import InputError, Interrupted, TabatlasError
 
 STAGES = {
     "simulate": "simulate one dataset of the demo atlas",
@@ -44,28 +45,48 @@ OTHERS = {
 }
 
 
+# What ends a command from outside. Slurm warns with USR1 or TERM before it kills, a terminal that
+# is closed sends HUP. A training listens to them itself while it takes its steps.
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the command. Like Ctrl-C it is no `Exception`, which others may catch."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a user's error ends in one message and its exit code."""
+    own_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     top = build_parser()
     stage = top.parse_args(arguments[:1]).stage
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format=f"%(asctime)s {stage} %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    title = start_log(stage)
     # Threads of OpenMP spin while they wait. Where other processes share the cores, two of them
     # then take ten times the time of one. It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores one of them
+    for number in STOPPING:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by `nohup`
             signal.signal(number, stop)
+    resumable = any(word.split("=")[0] == "--checkpoints" for word in arguments)
     try:
-        parse_command(stage, arguments[1:])()
-        sys.stdout.flush()  # a full disk shows here
+        with failing(title, resumable):
+            parse_command(stage, arguments[1:])()
+            sys.stdout.flush()  # a full disk shows here
+    finally:
+        if own_process:  # all is said and written; the interpreter takes a second to end
+            ignore_signals()
+
+
+@contextlib.contextmanager
+def failing(title: str, resumable: bool) -> Iterator[None]:
+    """A context in which what a user can cause ends in one message and its exit code."""
+    try:
+        yield
     except TabatlasError as error:
-        fail(stage, str(error), error.exit_code)
+        fail(title, str(error), error.exit_code)
     except BrokenPipeError:  # `tabatlas config | head` has read enough
         sys.stdout = None  # what waits in it would fail again at exit
         sys.exit(128 + signal.SIGPIPE)
@@ -73,23 +94,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout = None
         # No space, no permission, a path that is a folder: the system's own words name it.
         fail(
-            stage, f"{error}. Check the path, its permissions and the space.", InputError.exit_code
+            title, f"{error}. Check the path, its permissions and the space.", InputError.exit_code
         )
     except MemoryError as error:
-        fail(stage, f"out of memory ({error}). Give the job more.", TabatlasError.exit_code)
+        fail(title, f"out of memory ({error}). Give the job more.", TabatlasError.exit_code)
+    except Stopped as stopped:
+        message = f"stopped by {signal.Signals(stopped.number).name}"
+        if resumable:
+            fail(title, f"{message}; run it again.", Interrupted.exit_code)
+        fail(title, message, 128 + stopped.number)
     except KeyboardInterrupt:
-        fail(stage, "stopped by the user", 130)
+        fail(title, "stopped by the user", 130)
+
+
+def start_log(stage: str) -> str:
+    """Let messages go to stderr; returns the command's name in them.
+
+    Of the processes that `torchrun` started all say who they are, and the first one alone tells
+    how it goes.
+    """
+    rank, world = (int(os.environ.get(name, one)) for name, one in (("RANK", 0), ("WORLD_SIZE", 1)))
+    title = f"{stage} rank {rank}" if world > 1 else stage
+    logging.basicConfig(
+        stream=sys.stderr, format=f"%(asctime)s {title} %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger(__package__).setLevel(logging.WARNING if rank else logging.INFO)
+    return title
 
 
 def stop(number: int, _: FrameType | None) -> typing.NoReturn:
-    """End by a signal as by an error, so that temporary folders go; a training does better."""
-    sys.exit(128 + number)
+    """End by a signal as by an error, so that temporary folders go."""
+    ignore_signals()  # nothing disturbs that
+    raise Stopped(number)
 
 
-def fail(stage: str, message: str, code: int) -> typing.NoReturn:
+def ignore_signals() -> None:
+    """Let what ends a command do nothing any more."""
+    for number in (*STOPPING, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def fail(title: str, message: str, code: int) -> typing.NoReturn:
     """End with a message on the last lines of stderr."""
-    for line in message.split("\n"):
-        sys.stderr.write(f"tabatlas {stage}: error: {line}\n")
+    try:
+        for line in message.split("\n"):
+            sys.stderr.write(f"tabatlas {title}: error: {line}\n")
+    except OSError:  # nobody reads it any more
+        sys.stderr = None
     sys.exit(code)
 
 
