@@ -233,6 +233,39 @@ def test_a_loss_that_is_no_number_stops_and_keeps_its_cells(source, tmp_path):
     assert (kept["epoch"], kept["step"], kept["joinids"]) == (0, 0, joinids[:2])
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(source, tmp_path, caplog):
+    wanted = make_trainer(source, tmp_path / "whole")
+    wanted.run()
+    stopped = make_trainer(source, tmp_path / "stopped")
+    stopped.task.signal_at = 2 * stopped.order.n_minibatches + 1
+    with pytest.raises(Interrupted):
+        stopped.run()
+    older, newest = sorted((tmp_path / "stopped").glob("checkpoint-*"))
+    flip(newest)
+    resumed = make_trainer(source, tmp_path / "stopped")
+    assert resumed.run() == wanted.progress
+    assert weights(resumed) == weights(wanted)
+    assert f"{newest}: not a readable model file" in caplog.text
+    assert resumed.task.seen[0] == stopped.task.seen[2 * stopped.order.n_minibatches]
+    assert older.name < newest.name
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_from_zero(source, tmp_path):
+    make_trainer(source, tmp_path).run()
+    for path in tmp_path.glob("checkpoint-*"):
+        flip(path)
+    again = make_trainer(source, tmp_path)
+    with pytest.raises(IntegrityError, match="all of its checkpoints"):
+        again.run()
+    assert again.task.seen == []
+
+
 def test_an_infinite_gradient_leaves_the_weights_alone(source, tmp_path):
     trainer = make_trainer(source, tmp_path)
     loss = trainer.task.loss

@@ -119,10 +119,10 @@ class Trainer:
         """
         minutes = self.knobs.hang_minutes
         with (
-            Listening() as self.signals,
             Watchdog(minutes) as self.watchdog,
             join_ranks(self.device, 2 * minutes) as self.ranks,
             own(self.folder) if self.ranks.is_first else contextlib.nullcontext() as self.owner,
+            Listening() as self.signals,
         ):
             self.stepper = Stepper(self.task, self.optimizer, self.ranks, self.knobs)
             self.pace = Pace(self.folder, self.device, self.owner)
