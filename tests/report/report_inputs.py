@@ -202,10 +202,13 @@ def make_split(labels: list[str]) -> dict[str, Any]:
 def make_metrics(n_epochs: int, first: float, last: float) -> list[dict[str, Any]]:
     rows = []
     for epoch in range(n_epochs):
-        place = {"epoch": epoch, "step": 31 * (epoch + 1)}
         loss = last + (first - last) * math.exp(-epoch / (n_epochs / 5))
-        rows.append(place | {"train_loss": loss, "learning_rate": 0.002})
-        rows.append(place | {"validation_loss": loss + 0.04 + 0.0004 * epoch})
+        place = {"epoch": epoch, "step": 2 * epoch + 2}
+        rows += [
+            {"epoch": epoch, "step": 2 * epoch + step, "loss": loss, "gradient_norm": 1.0}
+            for step in (1, 2)
+        ]
+        rows.append(place | {"train_loss": loss, "validation_loss": loss + 0.04 + 0.0004 * epoch})
     return rows
 
 

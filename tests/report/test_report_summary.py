@@ -10,7 +10,7 @@ from report_inputs import make_tables, write_report, write_tables
 from tabatlas.errors import InputError
 from tabatlas.provenance import read_json
 from tabatlas.report.settings import ReportSettings
-from tabatlas.report.stage import run
+from tabatlas.report.stage import read_epochs, run
 from tabatlas.report.summary import rank_confusions, summarize_atlas, trace_curve
 
 
@@ -60,8 +60,14 @@ def test_damaged_row_of_the_metrics_is_named(tmp_path):
     paths = write_tables(make_tables(), tmp_path)
     with open(paths["pretrain_metrics"], "a") as file:
         file.write('{"epoch": 30,')
-    with pytest.raises(InputError, match=r"pretrain_metrics\.jsonl:61"):
+    with pytest.raises(InputError, match=r"pretrain_metrics\.jsonl:91"):
         run(**paths)
+
+
+def test_rows_of_steps_are_not_kept(tmp_path):
+    paths = write_tables(make_tables(), tmp_path)
+    rows = read_epochs(paths["pretrain_metrics"])
+    assert [row["epoch"] for row in rows] == list(range(30))
 
 
 def test_title_is_the_bundle_name_unless_given():
@@ -70,7 +76,7 @@ def test_title_is_the_bundle_name_unless_given():
 
 
 def test_epochs_are_counted_from_one():
-    metrics = [{"epoch": 0, "train_loss": 2.0}, {"epoch": 0, "validation_loss": 1.5}]
+    metrics = [{"epoch": 0, "train_loss": 2.0, "validation_loss": 1.5}]
     assert trace_curve(metrics, "train_loss") == [[1, 2.0]]
     assert summarize(make_tables())["finetuning"]["best_epoch"] == 15
 

@@ -39,6 +39,7 @@ OTHERS = {
     "annotate": ("tabatlas.annotate.stage", "label and embed the cells of a query with a bundle"),
     "verify": ("tabatlas.bundle.verify", "check every hash of a bundle and say what built it"),
     "models": ("tabatlas.bundle.models", "list the bundles of a folder, or describe one"),
+    "replay": ("tabatlas.train.replay", "write the curves of a training for TensorBoard"),
     "config": ("tabatlas.config", "print every knob as YAML, or the JSON schema of the config"),
 }
 

@@ -112,6 +112,27 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not a readable JSON file ({error}). Make it again.") from None
 
 
+def read_rows(path: Path, live: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON lines file, one after the other; of a `live` one all whole lines.
+
+    Raises `InputError` with the number of a line that holds no object.
+    """
+    number = 0
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                number += 1
+                if live and not line.endswith(b"\n"):
+                    return
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("no JSON object")
+                yield row
+    except (OSError, ValueError) as error:
+        place = f"{path}:{number}" if number else path
+        raise InputError(f"{place}: not a readable row ({error}). Run its stage again.") from None
+
+
 def stage_digest(stage: str) -> str:
     """sha256 over the sources that a stage runs: its folder and what it imports of this package.
 

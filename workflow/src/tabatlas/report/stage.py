@@ -1,12 +1,11 @@
 """Read the scores and tables of all stages and write the page."""
 
-import json as jsonlib
 import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 from tabatlas.errors import InputError
-from tabatlas.provenance import write_json, write_text
+from tabatlas.provenance import read_json, read_rows, write_json, write_text
 from tabatlas.report.facts import gather_facts
 from tabatlas.report.page import render_page
 from tabatlas.report.settings import ReportSettings
@@ -44,9 +43,9 @@ def run(
         normalize=[read_table(path) for path in normalize],
         manifest=read_table(manifest),
         split=read_table(split),
-        pretrain_metrics=read_rows(pretrain_metrics),
+        pretrain_metrics=read_epochs(pretrain_metrics),
         pretrain_scores=read_table(pretrain_scores),
-        finetune_metrics=read_rows(finetune_metrics),
+        finetune_metrics=read_epochs(finetune_metrics),
         finetune_scores=read_table(finetune_scores),
         integrate_scores=read_table(integrate_scores),
         integrate_layout=read_columns(integrate_layout),
@@ -63,35 +62,18 @@ def run(
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """One JSON object."""
-    return parse_object(read_source(path), str(path))
+    """One JSON object; raises `InputError` for anything else."""
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: holds no JSON object. Run its stage again.")
+    return table
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file."""
-    lines = enumerate(read_source(path).splitlines(), start=1)
-    return [parse_object(line, f"{path}:{number}") for number, line in lines if line.strip()]
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """Rows of `metrics.jsonl` that are about an epoch; those of single steps may be millions."""
+    return [row for row in read_rows(path) if "validation_loss" in row]
 
 
 def read_columns(path: Path) -> dict[str, list[Any]]:
     """The columns of a parquet table."""
     return read_parquet(path).to_dict("list")
-
-
-def read_source(path: Path) -> str:
-    """Text of an input; raises `InputError` where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Run its stage again.") from None
-
-
-def parse_object(text: str, place: str) -> dict[str, Any]:
-    """One JSON object; raises `InputError` with its place for anything else."""
-    try:
-        value = jsonlib.loads(text)
-    except ValueError as error:
-        raise InputError(f"{place}: not valid JSON ({error}). Run its stage again.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{place}: holds no JSON object. Run its stage again.")
-    return value
