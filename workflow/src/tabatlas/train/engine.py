@@ -275,8 +275,7 @@ class Trainer:
     def write_metrics(self, owner: Owner) -> None:
         """Write `metrics.jsonl` as far as the checkpoint goes."""
         with resumable(self.folder / METRICS, owner):
-            owner.check()
-            self.progress.metrics.write(self.folder)
+            self.progress.metrics.write(self.folder, owner.check)
 
     def compare_ranks(self) -> None:
         """Raise `ModelError` where this rank's weights are not those of the first."""

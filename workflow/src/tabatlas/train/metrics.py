@@ -5,7 +5,7 @@ and miss none, whenever a run is killed.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,11 @@ class Metrics:
         """All rows."""
         return [json.loads(line) for line in self.text.splitlines()]
 
-    def write(self, folder: Path) -> None:
-        """Write `metrics.jsonl`."""
+    def write(self, folder: Path, check: Callable[[], None] = lambda: None) -> None:
+        """Write `metrics.jsonl`; `check` has the last word before it takes its name."""
         with atomic_path(folder / METRICS) as temporary:
             temporary.write_bytes(self.text)
+            check()
 
     def to_tensor(self) -> Tensor:
         """The text as bytes (n,) uint8."""
