@@ -130,6 +130,7 @@ class Trainer:
             while self.progress.epoch < self.knobs.epochs and not self.is_stale():
                 self.train_epoch()
                 self.close_epoch()
+            self.pace.close(self.progress.step)
         if not self.ranks.is_first:
             sys.exit()  # well: what comes after the training is the first rank's
         load_weights(self.task.model, self.best, str(self.folder))
@@ -241,7 +242,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Scores of the averaged weights."""
         self.task.model.eval()
-        with self.averaged():
+        with self.pace.spending("validating"), self.averaged():
             return self.task.validate()
 
     def pause(self, must_save: bool = False) -> None:
@@ -267,7 +268,7 @@ class Trainer:
                 | {METRICS: now.metrics.to_tensor()}
             )
             state = now.describe() | {"plan": asdict(self.order.plan)}
-            with self.pace.saving():
+            with self.pace.spending("saving"):
                 write_checkpoint(self.folder, now.step, tensors, state, self.owner)
                 self.write_metrics(self.owner)
         self.watchdog.feed()

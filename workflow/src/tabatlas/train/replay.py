@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from tabatlas.errors import UsageError
 from tabatlas.provenance import read_rows
+from tabatlas.train.pace import SPEED
 
 SUFFIX = ".tabatlas"  # what a repeat may replace in the folder
-SPEED = "speed.jsonl"
 
 
 def run(
