@@ -5,6 +5,7 @@ and miss none, whenever a run is killed.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +35,15 @@ class Metrics:
         return [json.loads(line) for line in self.text.splitlines()]
 
     def write(self, folder: Path, check: Callable[[], None] = lambda: None) -> None:
-        """Write `metrics.jsonl`; `check` has the last word before it takes its name."""
+        """Write `metrics.jsonl` durably; `check` is asked before, and again before the rename."""
+        check()
+        for left in folder.glob(f".{METRICS}.*"):  # of a writer that was killed
+            left.unlink(missing_ok=True)
         with atomic_path(folder / METRICS) as temporary:
-            temporary.write_bytes(self.text)
+            with open(temporary, "wb") as file:
+                file.write(self.text)
+                file.flush()
+                os.fsync(file.fileno())
             check()
 
     def to_tensor(self) -> Tensor:
