@@ -45,7 +45,7 @@ class Sum:
         if len(self.seen) == self.signal_at:
             signal.raise_signal(signal.SIGUSR1)
         x_ng = minibatch.densify(self.source.n_genes)
-        return x_ng, torch.randn(len(minibatch), generator=generator)
+        return x_ng, torch.randn(len(minibatch), generator=generator, device=x_ng.device)
 
     def sizes(self, inputs):
         return (len(inputs[0]),)
@@ -56,7 +56,7 @@ class Sum:
         return error_n.square().sum() / totals[0]
 
     def validate(self):
-        minibatch = self.source.read(np.arange(20))
+        minibatch = self.source.read(np.arange(20)).to(self.model[0].weight.device)
         x_ng = minibatch.densify(self.source.n_genes)
         with torch.inference_mode():
             error = self.model(x_ng)[:, 0] - x_ng.mean(dim=1)
@@ -68,10 +68,12 @@ def source(atlas):
     return PackedSource(atlas.pack, "train")
 
 
-def make_trainer(source, folder, **knobs):
+def make_trainer(source, folder, device=CPU, **knobs):
     chosen = TrainingSettings(**({"epochs": 4, "batch_size": 32} | knobs))
     order = source.order(chosen.batch_size, chosen.seed)
-    return Trainer(Sum(source), source, order, chosen, CPU, folder)
+    task = Sum(source)
+    task.model.to(device)
+    return Trainer(task, source, order, chosen, device, folder)
 
 
 def weights(trainer):
@@ -194,6 +196,22 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(source, tmp_path, sig
     assert resumed.run() == wanted
     assert weights(resumed) == weights(undisturbed)
     assert stopped.task.seen + resumed.task.seen == undisturbed.task.seen
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_on_a_gpu_resumes_with_the_same_cells_and_losses(source, tmp_path, precision):
+    gpu, knobs = torch.device("cuda"), {"precision": precision, "micro_batches": 2}
+    wanted = make_trainer(source, tmp_path / "whole", gpu, **knobs).run().metrics.rows()
+    stopped = make_trainer(source, tmp_path / "stopped", gpu, **knobs)
+    stopped.task.signal_at = 7
+    with pytest.raises(Interrupted):
+        stopped.run()
+    found = make_trainer(source, tmp_path / "stopped", gpu, **knobs).run().metrics.rows()
+    assert [row.get("cells") for row in found] == [row.get("cells") for row in wanted]
+    for row, one in zip(found, wanted, strict=True):
+        key = "loss" if "loss" in row else "validation_loss"
+        assert row[key] == pytest.approx(one[key], rel=1e-3)
 
 
 def test_interrupted_ends_with_the_code_that_means_resumable():
