@@ -12,6 +12,7 @@ from tabatlas.tabnet.tiles import sum_tiles
 from tabatlas.train.device import seed_generator
 from three_tasks import COVARIATES, STAGES, draw_minibatch, draw_presence, make_task
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 N_CELLS, N_GENES = 48, 200
 # How far the loss may be, relatively: a number of bfloat16 is within 2⁻⁹ of what it stands for.
 LOSS = 2**-8
