@@ -45,7 +45,7 @@ class Sum:
         if len(self.seen) == self.signal_at:
             signal.raise_signal(signal.SIGUSR1)
         x_ng = minibatch.densify(self.source.n_genes)
-        return x_ng, torch.randn(len(minibatch), generator=generator)
+        return x_ng, torch.randn(len(minibatch), generator=generator, device=x_ng.device)
 
     def sizes(self, inputs):
         return (len(inputs[0]),)
@@ -56,7 +56,7 @@ class Sum:
         return error_n.square().sum() / totals[0]
 
     def validate(self):
-        minibatch = self.source.read(np.arange(20))
+        minibatch = self.source.read(np.arange(20)).to(self.model[0].weight.device)
         x_ng = minibatch.densify(self.source.n_genes)
         with torch.inference_mode():
             error = self.model(x_ng)[:, 0] - x_ng.mean(dim=1)
@@ -68,10 +68,12 @@ def source(atlas):
     return PackedSource(atlas.pack, "train")
 
 
-def make_trainer(source, folder, **knobs):
+def make_trainer(source, folder, device=CPU, **knobs):
     chosen = TrainingSettings(**({"epochs": 4, "batch_size": 32} | knobs))
     order = source.order(chosen.batch_size, chosen.seed)
-    return Trainer(Sum(source), source, order, chosen, CPU, folder)
+    task = Sum(source)
+    task.model.to(device)
+    return Trainer(task, source, order, chosen, device, folder)
 
 
 def weights(trainer):
@@ -196,6 +198,22 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(source, tmp_path, sig
     assert stopped.task.seen + resumed.task.seen == undisturbed.task.seen
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_on_a_gpu_resumes_with_the_same_cells_and_losses(source, tmp_path, precision):
+    gpu, knobs = torch.device("cuda"), {"precision": precision, "micro_batches": 2}
+    wanted = make_trainer(source, tmp_path / "whole", gpu, **knobs).run().metrics.rows()
+    stopped = make_trainer(source, tmp_path / "stopped", gpu, **knobs)
+    stopped.task.signal_at = 7
+    with pytest.raises(Interrupted):
+        stopped.run()
+    found = make_trainer(source, tmp_path / "stopped", gpu, **knobs).run().metrics.rows()
+    assert [row.get("cells") for row in found] == [row.get("cells") for row in wanted]
+    for row, one in zip(found, wanted, strict=True):
+        key = "loss" if "loss" in row else "validation_loss"
+        assert row[key] == pytest.approx(one[key], rel=1e-3)
+
+
 def test_interrupted_ends_with_the_code_that_means_resumable():
     assert Interrupted.exit_code == 75
 
@@ -231,6 +249,39 @@ def test_a_loss_that_is_no_number_stops_and_keeps_its_cells(source, tmp_path):
         trainer.run()
     kept = read_json(tmp_path / "not-finite-0-rank0.json")
     assert (kept["epoch"], kept["step"], kept["joinids"]) == (0, 0, joinids[:2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(source, tmp_path, caplog):
+    wanted = make_trainer(source, tmp_path / "whole")
+    wanted.run()
+    stopped = make_trainer(source, tmp_path / "stopped")
+    stopped.task.signal_at = 2 * stopped.order.n_minibatches + 1
+    with pytest.raises(Interrupted):
+        stopped.run()
+    older, newest = sorted((tmp_path / "stopped").glob("checkpoint-*"))
+    flip(newest)
+    resumed = make_trainer(source, tmp_path / "stopped")
+    assert resumed.run() == wanted.progress
+    assert weights(resumed) == weights(wanted)
+    assert f"{newest}: not a readable model file" in caplog.text
+    assert resumed.task.seen[0] == stopped.task.seen[2 * stopped.order.n_minibatches]
+    assert older.name < newest.name
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_from_zero(source, tmp_path):
+    make_trainer(source, tmp_path).run()
+    for path in tmp_path.glob("checkpoint-*"):
+        flip(path)
+    again = make_trainer(source, tmp_path)
+    with pytest.raises(IntegrityError, match="all of its checkpoints"):
+        again.run()
+    assert again.task.seen == []
 
 
 def test_an_infinite_gradient_leaves_the_weights_alone(source, tmp_path):

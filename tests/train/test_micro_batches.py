@@ -13,6 +13,7 @@ from tabatlas.tabnet.sparse import encode
 from tabatlas.train.device import seed_generator
 from three_tasks import COVARIATES, STAGES, draw_minibatch, draw_presence, make_task
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 N_CELLS, N_GENES = 48, 60
 
 

@@ -73,11 +73,22 @@ def test_time_of_a_checkpoint_is_told_apart(tmp_path, clock):
     pace = Pace(tmp_path, CPU, Always())
     clock.now += 31
     assert pace.unsaved() == 31
-    with pace.saving():
+    with pace.spending("saving"):
         clock.now += 3.4
     assert pace.unsaved() == 0
     pace.count("epoch 1/1", 1, 0.0, 1)
     assert json.loads((tmp_path / "speed.jsonl").read_text())["saving_share"] == 0.0988
+
+
+def test_the_end_cuts_an_interval_short(tmp_path, clock):
+    pace = Pace(tmp_path, CPU, Always())
+    pace.close(0)
+    assert not list(tmp_path.iterdir())
+    clock.now += 2
+    pace.count("epoch 1/1", 1, 0.0, 50)
+    pace.close(1)
+    row = json.loads((tmp_path / "speed.jsonl").read_text())
+    assert (row["step"], row["seconds"], row["cells_per_second"]) == (1, 2.0, 25.0)
 
 
 def test_who_owns_the_folder_no_longer_writes_nothing(tmp_path, clock):

@@ -33,9 +33,10 @@ class Embedder(nn.Module):
         self.log_variance = draw_linear(width, n_latent, generator)
 
     def forward(self, x: Entries, hidden: GeneSets) -> tuple[Tensor, Tensor]:
-        """Mean and log variance (n, z). Covariates of the encoder stay unknown."""
+        """Mean and log variance (n, z), float32. Covariates of the encoder stay unknown."""
         embedding_nd = encode(self.encoder, x, hidden).embedding_nd
-        return self.mean(embedding_nd), self.log_variance(embedding_nd)
+        both = self.mean(embedding_nd), self.log_variance(embedding_nd)
+        return tuple(map(at_least_float32, both))
 
 
 class CountDecoder(nn.Module):

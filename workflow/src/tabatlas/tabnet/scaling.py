@@ -92,7 +92,8 @@ class BatchScaling(nn.Module):
         zero_g = x.value.new_zeros(n_genes)
         one_n = zero_g.new_ones(x.n_rows)
         cells_m = zero_g.new_zeros(len(hidden.member_mg)).index_add(0, hidden.set_n, one_n)
-        seen_g = x.n_rows - cells_m @ hidden.member_mg.to(zero_g.dtype)
+        with torch.autocast(x.value.device.type, enabled=False):  # whole numbers
+            seen_g = x.n_rows - cells_m @ hidden.member_mg.to(zero_g.dtype)
         mean_g = zero_g.index_add(0, place, x.value) / seen_g.clamp_min(1)
         # A cell without an entry is the square of the mean away.
         expressed_g = zero_g.index_add(0, place, torch.ones_like(x.value))

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from tabatlas.tabnet.precision import at_least_float32
+
 TILE_BYTES = 1 << 24
 
 # What a tile adds, given where it lies and its rows.
@@ -19,8 +21,9 @@ def sum_tiles(measure: Measure, rows_nk: Tensor, weights: Sequence[Tensor], n_ge
 
     As the result is a sum, the gradients for the rows and for `weights`, which `measure` uses, are
     known as soon as a tile is; so nothing of it need be kept. Tiles hold `n_genes` per row in
-    `TILE_BYTES`.
+    `TILE_BYTES`. The sum is float32 at least.
     """
+    rows_nk = at_least_float32(rows_nk)
     size = max(1, TILE_BYTES // (n_genes * rows_nk.element_size()))
     tiles = [
         slice(first, min(first + size, len(rows_nk))) for first in range(0, len(rows_nk), size)

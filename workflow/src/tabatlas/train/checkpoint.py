@@ -10,23 +10,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from tabatlas.errors import IntegrityError, Interrupted
+from tabatlas.train.owner import Owner
 from tabatlas.train.tensors import is_whole, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
-
-
-class Owner(Protocol):
-    """Who writes; see `train.owner`."""
-
-    token: int
-
-    def check(self) -> None:
-        """Raise `Interrupted` where this process owns the run no longer."""
 
 
 class Checkpoint(NamedTuple):

@@ -119,10 +119,10 @@ class Trainer:
         """
         minutes = self.knobs.hang_minutes
         with (
-            Listening() as self.signals,
             Watchdog(minutes) as self.watchdog,
             join_ranks(self.device, 2 * minutes) as self.ranks,
             own(self.folder) if self.ranks.is_first else contextlib.nullcontext() as self.owner,
+            Listening() as self.signals,
         ):
             self.stepper = Stepper(self.task, self.optimizer, self.ranks, self.knobs)
             self.pace = Pace(self.folder, self.device, self.owner)
@@ -130,6 +130,7 @@ class Trainer:
             while self.progress.epoch < self.knobs.epochs and not self.is_stale():
                 self.train_epoch()
                 self.close_epoch()
+            self.pace.close(self.progress.step)
         if not self.ranks.is_first:
             sys.exit()  # well: what comes after the training is the first rank's
         load_weights(self.task.model, self.best, str(self.folder))
@@ -241,7 +242,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Scores of the averaged weights."""
         self.task.model.eval()
-        with self.averaged():
+        with self.pace.spending("validating"), self.averaged():
             return self.task.validate()
 
     def pause(self, must_save: bool = False) -> None:
@@ -267,7 +268,7 @@ class Trainer:
                 | {METRICS: now.metrics.to_tensor()}
             )
             state = now.describe() | {"plan": asdict(self.order.plan)}
-            with self.pace.saving():
+            with self.pace.spending("saving"):
                 write_checkpoint(self.folder, now.step, tensors, state, self.owner)
                 self.write_metrics(self.owner)
         self.watchdog.feed()
@@ -275,8 +276,7 @@ class Trainer:
     def write_metrics(self, owner: Owner) -> None:
         """Write `metrics.jsonl` as far as the checkpoint goes."""
         with resumable(self.folder / METRICS, owner):
-            owner.check()
-            self.progress.metrics.write(self.folder)
+            self.progress.metrics.write(self.folder, owner.check)
 
     def compare_ranks(self) -> None:
         """Raise `ModelError` where this rank's weights are not those of the first."""

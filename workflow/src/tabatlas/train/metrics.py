@@ -5,7 +5,8 @@ and miss none, whenever a run is killed.
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,17 @@ class Metrics:
         """All rows."""
         return [json.loads(line) for line in self.text.splitlines()]
 
-    def write(self, folder: Path) -> None:
-        """Write `metrics.jsonl`."""
+    def write(self, folder: Path, check: Callable[[], None] = lambda: None) -> None:
+        """Write `metrics.jsonl` durably; `check` is asked before, and again before the rename."""
+        check()
+        for left in folder.glob(f".{METRICS}.*"):  # of a writer that was killed
+            left.unlink(missing_ok=True)
         with atomic_path(folder / METRICS) as temporary:
-            temporary.write_bytes(self.text)
+            with open(temporary, "wb") as file:
+                file.write(self.text)
+                file.flush()
+                os.fsync(file.fileno())
+            check()
 
     def to_tensor(self) -> Tensor:
         """The text as bytes (n,) uint8."""

@@ -38,26 +38,27 @@ class Pace:
     def begin(self) -> None:
         """Start an interval."""
         self.since = time.monotonic()
-        self.n_cells, self.waiting_seconds, self.saving_seconds = 0, 0.0, 0.0
+        self.n_cells = 0
+        self.spent = dict.fromkeys(("waiting", "validating", "saving"), 0.0)
+
+    @contextlib.contextmanager
+    def spending(self, what: str) -> Iterator[None]:
+        """A context whose time counts as that of waiting for cells, of validating or of saving."""
+        start = time.monotonic()
+        yield
+        self.spent[what] += time.monotonic() - start
+        if what == "saving":
+            self.saved_at = time.monotonic()
 
     def await_each(self, coming: Iterator[Item]) -> Iterator[Item]:
         """Each of what comes; the time that it takes to come counts as waiting."""
+        nothing = object()
         while True:
-            start = time.monotonic()
-            try:
-                item = next(coming)
-            except StopIteration:
+            with self.spending("waiting"):
+                item = next(coming, nothing)
+            if item is nothing:
                 return
-            self.waiting_seconds += time.monotonic() - start
             yield item
-
-    @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
-        """A context whose time counts as that of a checkpoint."""
-        start = time.monotonic()
-        yield
-        self.saved_at = time.monotonic()
-        self.saving_seconds += self.saved_at - start
 
     def unsaved(self) -> float:
         """Seconds since the last checkpoint, or since the start."""
@@ -94,6 +95,11 @@ class Pace:
                     *(title, step, loss, speed, 100 * waiting),
                 )
 
+    def close(self, step: int) -> None:
+        """Write the row of an interval that the end cut short."""
+        if self.owner is not None and self.n_cells:
+            self.write(step, self.owner)
+
     def write(self, step: int, owner: Owner) -> dict[str, Any]:
         """Append a row about the interval that ends here, and start the next."""
         seconds = time.monotonic() - self.since
@@ -102,8 +108,7 @@ class Pace:
             "step": step,
             "seconds": round(seconds, 3),
             "cells_per_second": round(self.n_cells / seconds, 1),
-            "waiting_share": round(self.waiting_seconds / seconds, 4),
-            "saving_share": round(self.saving_seconds / seconds, 4),
+            **{f"{what}_share": round(spent / seconds, 4) for what, spent in self.spent.items()},
             "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         }
         if self.device.type == "cuda":

@@ -1,0 +1,257 @@
+"""Faults of a real training, in processes of its own. See also `tests/benchmarks/faults.py`."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fork_server import ForkServer
+from kills import Reference, kill_runs, make_reference, summarize
+from rank_faults import HANG_MINUTES, end_all, lose_ranks, snapshot, start_ranks
+from small_run import SmallRun, open_process
+
+from tabatlas.stream.packed import PackedSource
+
+# Twenty steps: what does not need more.
+SHORT = {"epochs": 4, "hang_minutes": HANG_MINUTES}
+QUICK_LEASE = {"LEASE_SECONDS": "2"}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ForkServer() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def short(atlas, server, tmp_path_factory) -> Reference:
+    return make_reference(atlas.pack, tmp_path_factory.mktemp("short") / "run", server, **SHORT)
+
+
+@pytest.fixture
+def run(atlas, tmp_path) -> SmallRun:
+    return SmallRun(atlas.pack, tmp_path / "run", **SHORT)
+
+
+def read_metrics(run: SmallRun) -> list[dict]:
+    return [json.loads(line) for line in (run.kept / "metrics.jsonl").read_text().splitlines()]
+
+
+def finish(run: SmallRun, server: ForkServer, wanted: Reference, **environment: str) -> str:
+    """Let the run go on to its end, which must be that of the undisturbed one."""
+    attempt = run.start(server, **environment)
+    assert attempt.end() == 0, attempt.said()
+    assert run.ending() == wanted.ending
+    assert run.unexpected() == []
+    return attempt.said()
+
+
+def test_the_marks_of_the_tests_change_nothing(atlas, run, short):
+    """The command itself, without marks or forks, gives the same files."""
+    command = [Path(sys.executable).parent / "tabatlas", *run.arguments]
+    assert open_process(command, run.folder / "log", {}).wait() == 0
+    assert run.ending() == short.ending
+
+
+@pytest.mark.parametrize("n_kills", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_at_random_ends_as_if_it_had_not_been(
+    atlas, server, tmp_path, n_kills
+):
+    wanted = make_reference(atlas.pack, tmp_path / "undisturbed", server)
+    found = summarize(kill_runs(atlas.pack, tmp_path, wanted, n_kills, seed=n_kills))
+    assert found["kills"] == n_kills
+    assert found["identical"] == found["runs"], found
+    assert found["checkpoints_lost"] == 0
+    assert found["complaints"] == []
+    assert len(found["killed_in"]) > 2
+
+
+def test_signals_in_the_middle_of_a_checkpoint_do_it_no_harm(run, server, short):
+    attempt = run.start(server)
+    attempt.await_phase("checkpoint", 2)
+    for _ in range(5):
+        attempt.signal(signal.SIGTERM)
+        time.sleep(0.002)
+    assert attempt.end() == 75, attempt.said()
+    assert "stopped by SIGTERM at step" in attempt.said().splitlines()[-1]
+    assert "Traceback" not in attempt.said()
+    assert "resuming at" in finish(run, server, short)
+
+
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [
+        (signal.SIGUSR1, "step"),
+        *(
+            pytest.param(number, phase, marks=pytest.mark.slow)
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+            for phase in ("restore", "step", "validation", "checkpoint", "renamed", "metrics")
+        ),
+    ],
+)
+def test_after_a_signal_nothing_is_done_twice(run, server, short, number, phase):
+    attempt = run.start(server)
+    attempt.await_phase(phase, 1 if phase == "restore" else 3)
+    attempt.signal(number)
+    assert attempt.end() == 75, attempt.said()
+    done = int(attempt.marks["step"])
+    assert len([row for row in read_metrics(run) if "loss" in row]) == done
+    again = run.start(server)
+    assert again.end() == 0
+    assert int(again.marks["restored"]) == done
+    assert run.ending() == short.ending
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_more_ranks_give_the_same_bytes(run, server, short, world):
+    attempts = start_ranks(run, server, world)
+    assert end_all(attempts, 120) == [0] * world, attempts[0].said()
+    assert run.ending() == short.ending
+
+
+def test_a_sum_over_ranks_in_any_order_sees_the_same_cells(atlas, tmp_path, server):
+    runs = [SmallRun(atlas.pack, tmp_path / f"{n}", **SHORT, reduction="allreduce") for n in (1, 4)]
+    for run, world in zip(runs, (1, 4), strict=True):
+        assert end_all(start_ranks(run, server, world), 120) == [0] * world
+    one, four = ([row for row in read_metrics(run) if "cells" in row] for run in runs)
+    assert [row["cells"] for row in one] == [row["cells"] for row in four]
+    # Twenty steps let the last bits grow; a wrong share of a gradient would be percents.
+    losses = ([row["loss"] for row in rows] for rows in (one, four))
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 12))]
+)
+def test_a_run_that_loses_ranks_ends_the_same_with_fewer(run, server, short, seed):
+    story = lose_ranks(run, server, short, np.random.default_rng(seed))
+    assert story.identical, story
+    assert not story.complaint, story
+    assert story.lost == 0
+    assert set(story.codes) <= {75}, story
+
+
+def test_of_eight_trainers_one_trains(run, server, short):
+    attempts = [run.start(server) for _ in range(8)]
+    codes = end_all(attempts, 120)
+    assert sorted(codes) == [0] + [75] * 7
+    for attempt in attempts:
+        if attempt.process.returncode:
+            assert "another process owns this run and is alive" in attempt.said()
+            assert attempt.marks.entered("step") == 0
+    assert run.ending() == short.ending
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "step",
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ("restore", "validation", "checkpoint", "renamed", "metrics", "between")
+        ),
+    ],
+)
+def test_an_owner_that_slept_through_a_takeover_writes_nothing(run, server, short, phase):
+    asleep = run.start(server, **QUICK_LEASE)
+    asleep.await_phase(phase, 1 if phase == "restore" else 3)
+    asleep.signal(signal.SIGSTOP)
+    assert "taken over" in finish(run, server, short, **QUICK_LEASE)
+    before = snapshot(run.kept)
+    asleep.signal(signal.SIGCONT)
+    assert asleep.end() == 75, asleep.said()
+    assert "has another owner" in asleep.said().splitlines()[-1]
+    assert snapshot(run.kept) == before
+
+
+def test_an_owner_that_sleeps_keeps_others_out_no_longer_than_its_lease(run, server, short):
+    asleep = run.start(server, **QUICK_LEASE)
+    asleep.await_phase("step", 3)
+    asleep.signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    second = run.start(server, **QUICK_LEASE)
+    second.await_phase("step")
+    assert time.monotonic() - begin > 1.5
+    asleep.signal(signal.SIGCONT)  # both are awake now, and one of them is the owner
+    assert asleep.end() == 75
+    assert second.end() == 0
+    assert run.ending() == short.ending
+
+
+def test_a_loss_that_is_no_number_saves_its_cells(atlas, run, server):
+    attempt = run.start(server, NAN_STEP="29")  # micro-batch 1 of step 7
+    assert attempt.end() == 4, attempt.said()
+    assert "the loss is nan" in attempt.said().splitlines()[-1]
+    (path,) = run.kept.glob("not-finite-*")
+    source = PackedSource(atlas.pack, "train")
+    epoch = list(source.order(32, 0).draw(1).minibatches())
+    joinid = source.read(epoch[2]).joinid.tolist()
+    found = json.loads(path.read_text())
+    assert (found["epoch"], found["step"]) == (1, 7)
+    assert [one for part in found["joinids"] for one in part] == joinid
+
+
+def test_of_ranks_each_saves_its_cells_where_the_loss_is_no_number(run, server):
+    attempts = start_ranks(run, server, 2, NAN_STEP="15")
+    assert end_all(attempts, 120) == [4, 4], attempts[0].said()
+    assert len(list(run.kept.glob("not-finite-*"))) == 2
+
+
+def test_a_checkpoint_that_finds_no_room_ends_the_run_resumably(run, server, short):
+    first = run.start(server)
+    first.await_phase("checkpoint", 3)
+    first.signal(signal.SIGKILL)
+    assert first.end() == -signal.SIGKILL
+    good = {path.name: path.read_bytes() for path in run.kept.glob("checkpoint-*")}
+    second = run.start(server, MOST_FILE_BYTES="100000")
+    assert second.end() == 75, second.said()
+    message = second.said().splitlines()[-1]
+    assert max(good) in message
+    assert "File too large" in message
+    assert "Traceback" not in second.said()
+    assert {path.name: path.read_bytes() for path in run.kept.glob("checkpoint-*")} == good
+    finish(run, server, short)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of five megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", folder]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no permission to mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)  # marks are still mapped
+
+
+def test_a_full_disk_ends_the_run_resumably(atlas, small_disk, server, short):
+    run = SmallRun(atlas.pack, small_disk / "run", **SHORT)
+    attempt = run.start(server)
+    attempt.await_phase("between", 4)
+    ballast = small_disk / "ballast"
+    with open(ballast, "wb") as file:
+        free = os.statvfs(small_disk)
+        file.write(bytes(free.f_bavail * free.f_bsize - 100_000))
+    assert attempt.end() == 75, attempt.said()
+    message = attempt.said().splitlines()[-1]
+    assert "No space left on device" in message
+    assert f"checkpoint-{int(attempt.marks['durable']):010d}" in message
+    ballast.unlink()
+    finish(run, server, short)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_ranks(run, short):
+    bin_folder = Path(sys.executable).parent
+    command = [bin_folder / "torchrun", "--standalone", "--nproc-per-node", "4", "--no-python"]
+    command += [bin_folder / "tabatlas", *run.arguments]
+    process = open_process(command, run.folder / "log", {"OMP_NUM_THREADS": "1"})
+    assert process.wait(300) == 0, (run.folder / "log").read_text()
+    assert run.ending() == short.ending
