@@ -2,6 +2,7 @@ import builtins
 import contextlib
 import errno
 import fcntl
+import json
 import multiprocessing
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -85,7 +87,7 @@ def start():
 def leave_record(folder, token=3, age=0.0, **changes):
     """The file of an owner that nobody keeps alive."""
     path = path_of(folder, token)
-    path.write_text(describe_process().model_copy(update=changes).model_dump_json())
+    path.write_text(json.dumps(asdict(describe_process()) | changes))
     then = time.time() - age
     os.utime(path, (then, then))
     return path

@@ -6,6 +6,7 @@ Nothing here needs file locks, or clocks that agree, so it holds on a shared fil
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -14,10 +15,9 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
-
-from pydantic import BaseModel, ValidationError
 
 from tabatlas.errors import Interrupted, show
 from tabatlas.provenance import sync_folder
@@ -28,7 +28,8 @@ BEAT = 5.0  # seconds between two heartbeats
 LEASE = 60.0  # seconds without one after which an owner counts as dead
 
 
-class Record(BaseModel):
+@dataclass(frozen=True)
+class Record:
     """A process that owns a run."""
 
     claim: str  # drawn anew each time, so that no two records are equal
@@ -74,8 +75,8 @@ class Seen(NamedTuple):
     def record(self) -> Record | None:
         """Who it is; None where the file is damaged."""
         try:
-            return Record.model_validate_json(self.text)
-        except ValidationError:
+            return Record(**json.loads(self.text))
+        except (TypeError, ValueError):
             return None
 
     def describe(self) -> str:
@@ -166,7 +167,7 @@ def claim(folder: Path) -> Owner:
     """Become the owner, as soon as there is none that lives."""
     folder.mkdir(parents=True, exist_ok=True)
     record = describe_process()
-    text = record.model_dump_json().encode()
+    text = json.dumps(asdict(record)).encode()
     temporary = folder / f".owner-{record.claim}"
     try:
         with open(temporary, "xb") as file:
