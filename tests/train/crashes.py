@@ -108,6 +108,9 @@ class WatchedFile:
     def read(self, size: int = -1) -> bytes:
         return self.disk.act(Operation("read", self.name), lambda _: self.file.read(size))
 
+    def readinto(self, buffer: Any) -> int:
+        return self.disk.act(Operation("read", self.name), lambda _: self.file.readinto(buffer))
+
     def close(self) -> None:
         if not self.file.closed:
             self.disk.handles.pop(self.file.fileno(), None)

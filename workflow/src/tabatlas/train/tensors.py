@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tabatlas.errors import IntegrityError, ModelError
-from tabatlas.provenance import atomic_path
+from tabatlas.provenance import atomic_path, digest_file
 
 # Names of safetensors' format.
 TYPES = {
@@ -47,16 +47,17 @@ def write_tensors(
     """
     with atomic_path(path) as temporary:
         with open(temporary, "wb") as file:
-            digest = hashlib.sha256()
+            written = hashlib.sha256()
             for part in list_parts(tensors, state):
-                digest.update(part)
+                written.update(part)
                 file.write(part)
-            file.write(digest.digest())
+            file.write(written.digest())
+            written.update(written.digest())
             file.flush()
             os.fsync(file.fileno())
             if hasattr(os, "posix_fadvise"):  # else what is read back is only what memory holds
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if not is_whole(temporary.read_bytes()):
+        if digest_file(temporary) != written.hexdigest():
             raise OSError(errno.EIO, "the disk gave back other bytes than were written", str(path))
         check()
 
