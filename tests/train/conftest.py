@@ -1,6 +1,9 @@
 """Fixtures of the tests of training."""
 
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,3 +16,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def mount_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a disk of so many bytes, where the system allows it."""
+    folder = tmp_path / "disk"
+    is_mounted = False
+
+    def mount(n_bytes: int) -> Path:
+        nonlocal is_mounted
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "tmpfs", folder]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this system does not let us mount a disk")
+        is_mounted = True
+        return folder
+
+    yield mount
+    if is_mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)  # files may still be mapped

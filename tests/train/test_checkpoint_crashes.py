@@ -76,6 +76,18 @@ def test_a_kill_at_any_operation_loses_nothing(tmp_path: Path) -> None:
     check_kills(tmp_path)
 
 
+def test_a_kill_after_a_kill_loses_nothing(tmp_path: Path) -> None:
+    n_operations = len(write_run(tmp_path)[0].operations)
+    for at in range(0, n_operations, 7):
+        for again in range(0, 28, 3):
+            write_folder(tmp_path, {})
+            saved = len(write_run(tmp_path, kill_at(at))[1]) - 1
+            with watching(Disk(tmp_path, kill_at(again))), contextlib.suppress(Crash):
+                write(tmp_path, 50, 50, 3)
+                saved = 50
+            check_recovery(tmp_path, saved)
+
+
 # the power fails
 
 

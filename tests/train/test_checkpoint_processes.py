@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +104,7 @@ def test_a_process_killed_in_any_system_call_loses_nothing(tmp_path: Path, calls
         if code == 0:
             break
         assert code == -signal.SIGKILL
-    assert number > N_SAVED - 2, "the calls were met"
+    assert number > N_SAVED, "the calls were met"
 
 
 @pytest.fixture
@@ -132,26 +132,6 @@ def test_a_limit_of_the_size_of_files_is_told_and_costs_nothing(tmp_path: Path, 
     check_recovery(tmp_path, 0)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk with room for two checkpoints."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if mount("-t", "tmpfs", "-o", f"size={2 * PAGE}", "tmpfs", folder):
-        pytest.skip("this system does not let us mount a disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def mount(*arguments: str | Path) -> int:
-    """Exit code of `mount`."""
-    if not shutil.which("mount"):
-        return 1
-    return subprocess.run(["mount", *arguments], stderr=subprocess.DEVNULL).returncode
-
-
 @pytest.mark.parametrize(
     ("trouble", "says", "relief"),
     [
@@ -160,19 +140,22 @@ def mount(*arguments: str | Path) -> int:
     ],
 )
 def test_a_disk_that_is_full_or_read_only_is_told_and_costs_nothing(
-    small_disk: Path, trouble: str, says: str, relief: str
+    mount_disk: Callable[[int], Path], trouble: str, says: str, relief: str
 ) -> None:
-    def remount(options: str) -> None:
-        assert mount("-o", f"remount,{options}", small_disk) == 0
-
+    disk = mount_disk(2 * PAGE)  # room for two checkpoints
     for version in range(2):
-        write(small_disk, version, 5 * version)
-    remount(trouble)
+        write(disk, version, 5 * version)
+    remount(disk, trouble)
     for _ in range(2):
         with pytest.raises(Interrupted, match=says) as error:
-            write(small_disk, 2, 10)
+            write(disk, 2, 10)
         assert "000005-000001.safetensors. Make room" in str(error.value)
-        assert read_undamaged(small_disk) == 1
-        assert len(list_names(small_disk)) == 2
-    remount(relief)
-    check_recovery(small_disk, 1)
+        assert read_undamaged(disk) == 1
+        assert len(list_names(disk)) == 2
+    remount(disk, relief)
+    check_recovery(disk, 1)
+
+
+def remount(disk: Path, options: str) -> None:
+    """Change a disk that is mounted."""
+    subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
