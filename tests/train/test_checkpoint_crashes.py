@@ -5,7 +5,6 @@ import errno
 import os
 import re
 import stat
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from crashes import (
     watching,
     write_folder,
 )
-from versions import Token, check_recovery, list_names, read, read_undamaged, write
+from versions import Sleeper, Token, check_recovery, list_names, read, read_undamaged, write
 
 from tabatlas import provenance
 from tabatlas.errors import IntegrityError, Interrupted
@@ -270,42 +269,6 @@ def test_the_message_of_the_owner_counts_where_its_files_vanished(
     with watching(Disk(tmp_path, fault)), pytest.raises(Interrupted, match="has another owner"):
         write(tmp_path, 2, 15, owner)
     assert read_folder(tmp_path) == before
-
-
-class Sleeper:
-    """The first owner sleeps before its operation `asleep`, and wakes at `awake` of the second."""
-
-    def __init__(self, folder: Path, asleep: int, awake: int) -> None:
-        self.folder, self.asleep, self.awake = folder, asleep, awake
-        self.owner = Token(1)
-        self.sleeps, self.wakes = threading.Event(), threading.Event()
-        self.n_operations = {True: 0, False: 0}
-        self.thread = threading.Thread(target=self.write)
-        self.errors: list[BaseException] = []
-
-    def write(self) -> None:
-        """What the first owner does."""
-        try:
-            write(self.folder, 2, 15, self.owner)
-        except BaseException as error:
-            self.errors.append(error)
-        self.sleeps.set()
-
-    def fault(self, number: int, operation: Operation) -> None:
-        """Let one sleep and the other wake it."""
-        is_first = threading.current_thread() is self.thread
-        count = self.n_operations[is_first]
-        self.n_operations[is_first] += 1
-        if is_first and count == self.asleep:
-            self.sleeps.set()
-            self.wakes.wait()
-        elif not is_first and count == self.awake:
-            self.wake()
-
-    def wake(self) -> None:
-        """Let the first owner go on to its end."""
-        self.wakes.set()
-        self.thread.join()
 
 
 @pytest.mark.parametrize("asleep", range(0, 27, 2))

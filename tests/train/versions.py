@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import torch
+from crashes import Operation
 from torch import Tensor
 
 from tabatlas.errors import Interrupted
@@ -85,3 +87,39 @@ def check_recovery(folder: Path, saved: int) -> None:
     write(folder, 100, 100, 9)
     assert read_undamaged(folder) == 100
     assert len(list_names(folder)) == (1 if found < 0 else 2), "something is left over"
+
+
+class Sleeper:
+    """The first owner sleeps before its operation `asleep`, and wakes at `awake` of the second."""
+
+    def __init__(self, folder: Path, asleep: int, awake: int) -> None:
+        self.folder, self.asleep, self.awake = folder, asleep, awake
+        self.owner = Token(1)
+        self.sleeps, self.wakes = threading.Event(), threading.Event()
+        self.n_operations = {True: 0, False: 0}
+        self.thread = threading.Thread(target=self.write)
+        self.errors: list[BaseException] = []
+
+    def write(self) -> None:
+        """What the first owner does."""
+        try:
+            write(self.folder, 2, 15, self.owner)
+        except BaseException as error:
+            self.errors.append(error)
+        self.sleeps.set()
+
+    def fault(self, number: int, operation: Operation) -> None:
+        """Let one sleep and the other wake it."""
+        is_first = threading.current_thread() is self.thread
+        count = self.n_operations[is_first]
+        self.n_operations[is_first] += 1
+        if is_first and count == self.asleep:
+            self.sleeps.set()
+            self.wakes.wait()
+        elif not is_first and count == self.awake:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the first owner go on to its end."""
+        self.wakes.set()
+        self.thread.join()
