@@ -43,17 +43,6 @@ def test_the_later_owner_of_a_step_has_the_newer_checkpoint(tmp_path: Path) -> N
     assert len(list_names(tmp_path)) == 2
 
 
-def test_left_overs_of_killed_writers_go_but_not_those_of_a_later_owner(tmp_path: Path) -> None:
-    before, ours, after = (
-        tmp_path / f".checkpoint-0000000005-{token:06d}.safetensors.abc" for token in (1, 2, 3)
-    )
-    other = tmp_path / "owner-000002.json"
-    for path in (before, ours, after, other):
-        path.write_text("half")
-    written = write(tmp_path, 0, 5, 2)
-    assert set(tmp_path.iterdir()) == {after, other, written}
-
-
 def test_a_folder_is_made_durably(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
     monkeypatch.setattr(provenance, "sync_folder", synced.append)

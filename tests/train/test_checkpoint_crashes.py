@@ -29,6 +29,7 @@ from versions import Sleeper, Token, check_recovery, list_names, read, read_unda
 from tabatlas import provenance
 from tabatlas.errors import IntegrityError, Interrupted
 from tabatlas.train import checkpoint, tensors
+from tabatlas.train.owner import sweep
 from tabatlas.train.tensors import is_whole, write_tensors
 
 # Steps that a run saves, and by which owner. The last one of an epoch is saved twice.
@@ -167,7 +168,8 @@ def test_a_disk_that_refuses_at_any_operation_leaves_the_last_checkpoint_and_a_m
         assert found == 1 + renamed
         if "unlink" not in later:
             assert all(name[0] != "." for name in list_names(tmp_path)), "half a file stays"
-        write(tmp_path, 3, 20, 2)
+        sweep(tmp_path, 3, 0)
+        write(tmp_path, 3, 20, 3)
         assert read_undamaged(tmp_path) == 3
         assert len(list_names(tmp_path)) == 2
     assert n_refused >= len(GROWING)

@@ -576,3 +576,15 @@ def test_a_release_that_fails_is_a_warning_and_hides_no_error(tmp_path, monkeypa
     with pytest.raises(ZeroDivisionError), own(tmp_path):
         raise ZeroDivisionError
     assert "not released" in caplog.text
+
+
+def test_what_an_owner_before_had_begun_to_write_goes(tmp_path):
+    begun = [tmp_path / ".checkpoint-0000000005-000001.safetensors.abc", tmp_path / ".metrics.xyz"]
+    finished = tmp_path / "checkpoint-0000000004-000001.safetensors"
+    waiting = tmp_path / ".owner-0123"
+    for path in (*begun, finished, waiting):
+        path.write_text("half")
+    with own(tmp_path):
+        assert not any(path.exists() for path in begun)
+        assert finished.exists()
+        assert waiting.exists()

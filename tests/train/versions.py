@@ -15,6 +15,7 @@ from torch import Tensor
 from tabatlas.errors import Interrupted
 from tabatlas.train import checkpoint
 from tabatlas.train.checkpoint import read_newest, write_checkpoint
+from tabatlas.train.owner import sweep
 
 
 class Token:
@@ -84,6 +85,7 @@ def check_recovery(folder: Path, saved: int) -> None:
     """Nothing that was saved is lost, nothing is damaged, and the next owner goes on."""
     found = read_undamaged(folder)
     assert found >= saved, f"version {saved} was saved, and {found} is found"
+    sweep(folder, 9, 0)
     write(folder, 100, 100, 9)
     assert read_undamaged(folder) == 100
     assert len(list_names(folder)) == (1 if found < 0 else 2), "something is left over"

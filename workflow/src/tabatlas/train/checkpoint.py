@@ -39,9 +39,7 @@ class Name(NamedTuple):
         return f"checkpoint-{self.step:010d}-{self.token:06d}.safetensors"
 
 
-# A writer that was killed leaves a temporary file: a dot before the name, an ending behind it.
-FINISHED = re.compile(r"checkpoint-(\d+)-(\d+)\.safetensors")
-LEFT_OVER = re.compile(r"\.checkpoint-(\d+)-(\d+)\.safetensors\..*")
+PATTERN = re.compile(r"checkpoint-(\d+)-(\d+)\.safetensors")
 
 
 def write_checkpoint(
@@ -56,9 +54,6 @@ def write_checkpoint(
     new = Name(step, owner.token)
     path = folder / str(new)
     with resumable(path, owner):
-        for left in list_files(folder, LEFT_OVER):
-            if left.name.token <= new.token:
-                left.path.unlink(missing_ok=True)
         write_tensors(tensors, state, path, owner.check)
         remove_others(folder, new)
     return path
@@ -70,11 +65,7 @@ def remove_others(folder: Path, new: Name) -> None:
     One of a later step was passed over as damaged, or was finished by an owner that had been
     taken over; the run comes by there again.
     """
-    others = [
-        one
-        for one in list_files(folder, FINISHED)
-        if one.name != new and one.name.token <= new.token
-    ]
+    others = [one for one in list_files(folder) if one.name != new and one.name.token <= new.token]
     # What this owner wrote was read back; what it found may be damaged.
     before = (one for one in others if one.name < new)
     kept = next((one for one in before if one.name.token == new.token or one.is_good()), None)
@@ -88,7 +79,7 @@ def read_newest(folder: Path) -> Checkpoint | None:
 
     A damaged one is reported and passed over. Raises `IntegrityError` where all are damaged.
     """
-    found = list_files(folder, FINISHED)
+    found = list_files(folder)
     for one in found:
         try:
             return read_checkpoint(one.path)
@@ -123,7 +114,7 @@ def resumable(path: Path, owner: Owner) -> Iterator[None]:
 def find_good(folder: Path) -> str:
     """The newest good checkpoint, for a message."""
     try:
-        good = (str(one.path) for one in list_files(folder, FINISHED) if one.is_good())
+        good = (str(one.path) for one in list_files(folder) if one.is_good())
         return next(good, "none yet")
     except OSError as error:
         return f"unknown ({error})"
@@ -143,12 +134,12 @@ class Stored(NamedTuple):
             return False
 
 
-def list_files(folder: Path, pattern: re.Pattern[str]) -> list[Stored]:
-    """Files with such names, the newest first; none where there is no folder."""
+def list_files(folder: Path) -> list[Stored]:
+    """All checkpoints, the newest first; none where there is no folder."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    found = (one for one in map(pattern.fullmatch, names) if one)
+    found = (one for one in map(PATTERN.fullmatch, names) if one)
     files = (Stored(Name(int(one[1]), int(one[2])), folder / one.string) for one in found)
     return sorted(files, reverse=True)

@@ -35,10 +35,7 @@ class Metrics:
         return [json.loads(line) for line in self.text.splitlines()]
 
     def write(self, folder: Path, check: Callable[[], None] = lambda: None) -> None:
-        """Write `metrics.jsonl` durably; `check` is asked before, and again before the rename."""
-        check()
-        for left in folder.glob(f".{METRICS}.*"):  # of a writer that was killed
-            left.unlink(missing_ok=True)
+        """Write `metrics.jsonl` durably; `check` has the last word before it takes its name."""
         with atomic_path(folder / METRICS) as temporary:
             with open(temporary, "wb") as file:
                 file.write(self.text)

@@ -241,13 +241,17 @@ def path_of(folder: Path, token: int) -> Path:
 
 
 def sweep(folder: Path, token: int, now: int) -> None:
-    """Remove the files of owners before, and those of processes that were killed as they waited."""
+    """Remove what is left of owners before: their files, and what they had begun to write.
+
+    One that only sleeps then has nothing to rename when it wakes. Who waits for its turn stays.
+    """
     for lower in list_tokens(folder):
         if lower < token:
             path_of(folder, lower).unlink(missing_ok=True)
-    for path in folder.glob(".owner-*"):
+    for path in folder.glob(".*"):
         with contextlib.suppress(FileNotFoundError):
-            if now - path.stat().st_mtime_ns > LEASE * 1e9:
+            waits = path.name.startswith(".owner-")
+            if not waits or now - path.stat().st_mtime_ns > LEASE * 1e9:
                 path.unlink()
 
 
