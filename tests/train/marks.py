@@ -28,6 +28,8 @@ LAYOUT = np.dtype(
         ("restored", "i8"),  # step of the checkpoint that this attempt began with
         ("entered", "i8", len(PHASES)),
         ("seconds", "f8", len(PHASES)),
+        ("imported", "f8", 2),  # CPU seconds and the machine's clock
+        ("stepped", "f8", 2),  # the same, when the first step was over
     ]
 )
 
@@ -66,6 +68,15 @@ class Marks:
         """Mean duration of a phase."""
         number = PHASES.index(phase)
         return float(self.cells["seconds"][0, number] / max(1, self.cells["entered"][0, number]))
+
+    def note_time(self, moment: str) -> None:
+        """Note that a moment is now."""
+        self.cells[moment][0] = time.process_time(), time.monotonic()
+
+    def start_seconds(self) -> tuple[float, float]:
+        """CPU seconds and seconds from the end of the imports to that of the first step."""
+        cpu, wall = self["stepped"] - self["imported"]
+        return float(cpu), float(wall)
 
     def add_seconds(self, phase: str, seconds: float) -> None:
         """Count time towards the mean duration of a phase."""

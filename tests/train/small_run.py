@@ -99,7 +99,7 @@ class SmallRun:
     @property
     def kept(self) -> Path:
         """The folder of the run's checkpoints."""
-        (folder,) = (self.folder / "checkpoints").iterdir()
+        (folder,) = (self.folder / "checkpoints").glob("*/")
         return folder
 
     def ending(self) -> dict[str, str]:

@@ -204,10 +204,7 @@ def test_of_ranks_each_saves_its_cells_where_the_loss_is_no_number(run, server):
 
 
 def test_a_checkpoint_that_finds_no_room_ends_the_run_resumably(run, server, short):
-    first = run.start(server)
-    first.await_phase("checkpoint", 3)
-    first.signal(signal.SIGKILL)
-    assert first.end() == -signal.SIGKILL
+    stop_after(run, server, "checkpoint", 3)
     good = {path.name: path.read_bytes() for path in run.kept.glob("checkpoint-*")}
     second = run.start(server, MOST_FILE_BYTES="100000")
     assert second.end() == 75, second.said()
@@ -219,6 +216,39 @@ def test_a_checkpoint_that_finds_no_room_ends_the_run_resumably(run, server, sho
     finish(run, server, short)
 
 
+def stop_after(run: SmallRun, server: ForkServer, phase: str, nth: int) -> None:
+    """An attempt that is killed when it enters a phase."""
+    attempt = run.start(server)
+    attempt.await_phase(phase, nth)
+    attempt.signal(signal.SIGKILL)
+    assert attempt.end() == -signal.SIGKILL
+
+
+def flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(run, server, short):
+    stop_after(run, server, "checkpoint", 5)
+    before, newest = sorted(run.kept.glob("checkpoint-*"))
+    flip_bit(newest)
+    said = finish(run, server, short)
+    assert str(newest) in said
+    assert f"step {int(before.name.split('-')[1])}" in said
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_from_zero(run, server):
+    stop_after(run, server, "checkpoint", 5)
+    for path in run.kept.glob("checkpoint-*"):
+        flip_bit(path)
+    attempt = run.start(server)
+    assert attempt.end() == 4
+    assert "are damaged" in attempt.said().splitlines()[-1]
+    assert attempt.marks.entered("step") == 0
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of five megabytes."""
@@ -228,12 +258,18 @@ def small_disk(tmp_path):
     if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("no permission to mount a file system")
     yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)  # marks are still mapped
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_full_disk_ends_the_run_resumably(atlas, small_disk, server, short):
-    run = SmallRun(atlas.pack, small_disk / "run", **SHORT)
-    attempt = run.start(server)
+@pytest.fixture
+def run_on_disk(run, small_disk) -> SmallRun:
+    """A run whose checkpoints, and nothing else, lie on a file system of their own."""
+    (run.folder / "checkpoints").symlink_to(small_disk)
+    return run
+
+
+def test_a_full_disk_ends_the_run_resumably(run_on_disk, small_disk, server, short):
+    attempt = run_on_disk.start(server)
     attempt.await_phase("between", 4)
     ballast = small_disk / "ballast"
     with open(ballast, "wb") as file:
@@ -244,7 +280,36 @@ def test_a_full_disk_ends_the_run_resumably(atlas, small_disk, server, short):
     assert "No space left on device" in message
     assert f"checkpoint-{int(attempt.marks['durable']):010d}" in message
     ballast.unlink()
-    finish(run, server, short)
+    finish(run_on_disk, server, short)
+
+
+def test_a_disk_that_can_only_be_read_ends_the_run_resumably(
+    run_on_disk, small_disk, server, short
+):
+    attempt = run_on_disk.start(server)
+    attempt.await_phase("checkpoint", 3)
+    remount = ["mount", "-o", "remount,ro", small_disk]
+    while subprocess.run(remount, capture_output=True).returncode:  # a file is being written
+        assert attempt.is_running(), attempt.said()
+    assert attempt.end() == 75, attempt.said()
+    message = attempt.said().splitlines()[-1]
+    assert "Read-only file system" in message
+    assert f"checkpoint-{int(attempt.marks['durable']):010d}" in message
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    finish(run_on_disk, server, short)
+
+
+@pytest.mark.slow
+def test_a_first_rank_that_slept_through_a_takeover_writes_nothing(run, server, short):
+    asleep, other = start_ranks(run, server, 2, **QUICK_LEASE)
+    asleep.await_phase("checkpoint", 3)
+    asleep.signal(signal.SIGSTOP)
+    assert other.end() == 75
+    assert "taken over" in finish(run, server, short, **QUICK_LEASE)
+    before = snapshot(run.kept)
+    asleep.signal(signal.SIGCONT)
+    assert asleep.end() == 75, asleep.said()
+    assert snapshot(run.kept) == before
 
 
 @pytest.mark.slow

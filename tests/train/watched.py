@@ -11,7 +11,6 @@ import importlib
 import os
 import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,10 @@ def watch(marks: Marks) -> None:
     from tabatlas.pretrain.task import MaskedGenes
     from tabatlas.train import engine, metrics
 
-    begin = time.monotonic()
-
     def end_step(_: None, trainer: engine.Trainer, *__: Any) -> None:
         if not marks.entered("between"):
-            marks.add_seconds("start", time.monotonic() - begin)
+            marks.note_time("stepped")
+            marks.add_seconds("start", marks.start_seconds()[1])
         marks["step"] = trainer.progress.step
         marks.enter("between")
 
@@ -60,6 +58,7 @@ def watch(marks: Marks) -> None:
     wrap(engine.Trainer, "run", None, lambda *_: marks.enter("outputs"))
     wrap(os, "replace", None, end_rename)
     marks.enter("start")
+    marks.note_time("imported")
 
 
 def wrap_function(
@@ -102,8 +101,8 @@ def main(arguments: list[str]) -> None:
     """Run the command; the first argument is the file of marks."""
     from tabatlas import cli
 
-    marks = Marks(Path(arguments[0]))
-    watch(marks)
+    importlib.import_module("tabatlas.pretrain.stage")
+    watch(Marks(Path(arguments[0])))
     plant_faults()
     cli.main(arguments[1:])
 
