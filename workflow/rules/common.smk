@@ -49,6 +49,11 @@ REPLICATE_SEEDS = range(
 )
 
 
+# A signal to all processes of a job is for the command. If the shell or `tee` ended with it, the
+# job would be over before the command has written its checkpoint, and its last words lost.
+shell.prefix("set -euo pipefail; trap '' TERM USR1; ")
+
+
 wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
     screen="|".join(map(re.escape, SCREENS)) or "none",
