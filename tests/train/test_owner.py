@@ -244,6 +244,16 @@ def test_a_token_long_past_is_not_owned(tmp_path, monkeypatch):
     assert list_names(tmp_path) == ["owner-000005.json"]
 
 
+def test_a_file_that_is_removed_as_it_is_read_is_nobodys(tmp_path, monkeypatch):
+    list_tokens, memories = owner_module.list_tokens, [[3]]
+
+    def remember(folder):
+        return memories.pop() if memories else list_tokens(folder)
+
+    monkeypatch.setattr(owner_module, "list_tokens", remember)
+    assert time_own(tmp_path)[0] == 4
+
+
 def test_a_link_that_reports_failure_but_was_made_counts(tmp_path, monkeypatch):
     link = os.link
 
@@ -505,10 +515,19 @@ def test_the_heartbeat_survives_a_file_system_that_is_away(tmp_path, monkeypatch
         assert read_newest(tmp_path).beat > first
 
 
-def test_the_heartbeat_ends_with_the_block_and_keeps_no_process_alive(tmp_path):
+def test_the_heartbeat_ends_with_the_block_and_keeps_no_process_alive(tmp_path, monkeypatch):
+    entered = threading.Event()
+
+    def touch_slowly(path, *args):
+        if path == path_of(tmp_path, 1):
+            entered.set()
+            time.sleep(0.5)
+
     with own(tmp_path):
         (heart,) = [one for one in threading.enumerate() if one.name == "heartbeat"]
         assert heart.daemon
+        monkeypatch.setattr(os, "utime", touch_slowly)
+        assert entered.wait(10)
     assert not heart.is_alive()
 
 
