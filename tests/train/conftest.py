@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from owners import LONG, Child
+
+from tabatlas.train import owner as owner_module
 
 
 @pytest.fixture
@@ -36,3 +39,29 @@ def mount_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield mount
     if is_mounted:
         subprocess.run(["umount", "--lazy", folder], check=True)  # files may still be mapped
+
+
+@pytest.fixture
+def pace(monkeypatch):
+    """Heartbeats and a lease in the time of a test; call it with other ones."""
+
+    def choose(beat=0.05, lease=LONG):
+        monkeypatch.setattr(owner_module, "BEAT", beat)
+        monkeypatch.setattr(owner_module, "LEASE", lease)
+
+    choose()
+    return choose
+
+
+@pytest.fixture
+def start():
+    """Start children, all of which end with the test."""
+    children = []
+
+    def begin(folder):
+        children.append(Child(folder))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.kill()
