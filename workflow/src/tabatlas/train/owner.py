@@ -75,9 +75,10 @@ class Seen(NamedTuple):
     def record(self) -> Record | None:
         """Who it is; None where the file is damaged."""
         try:
-            return Record(**json.loads(self.text))
+            record = Record(**json.loads(self.text))
         except (TypeError, ValueError):
             return None
+        return record if isinstance(record.pid, int) else None
 
     def describe(self) -> str:
         """The owner as a message shows it."""
