@@ -1,14 +1,23 @@
 """AdamW with decay where it belongs, and a learning rate that is a pure function of the step."""
 
+import inspect
 import math
 
 import torch
 from torch import nn
 
 
-def build_optimizer(
-    model: nn.Module, learning_rate: float, weight_decay: float
-) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """torch's own, without its wrappers: they import the compiler, more than a second per start."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
     """AdamW; only weight matrices decay, and of those no embeddings.
 
     Decay of a mask's normalisation gain would couple the decay to the mask's sparsity; decay of an
@@ -23,7 +32,7 @@ def build_optimizer(
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    return AdamW(groups, lr=learning_rate, fused=True)
 
 
 def scale_rate(step: int, n_steps: int, warmup: float) -> float:
