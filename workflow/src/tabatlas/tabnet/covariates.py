@@ -94,9 +94,8 @@ def append_columns(x_ng: Tensor, columns_nc: Tensor) -> Tensor:
 
 def draw_embedding(n_rows: int, width: int, generator: torch.Generator) -> nn.Embedding:
     """A table of embeddings, its values standard normal."""
-    embedding = nn.utils.skip_init(nn.Embedding, n_rows, width)
-    nn.init.normal_(embedding.weight, generator=generator)
-    return embedding
+    weight = torch.empty(n_rows, width).normal_(generator=generator)
+    return nn.Embedding.from_pretrained(weight, freeze=False)
 
 
 def choose_role(covariates: Sequence[Covariate], role: str) -> tuple[Tensor, list[Covariate]]:

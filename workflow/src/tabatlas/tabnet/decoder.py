@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tabatlas.tabnet.architecture import Architecture
-from tabatlas.tabnet.layers import FeatureTransformer, draw_glu_linears
+from tabatlas.tabnet.layers import FeatureTransformer, Linear, draw_glu_linears
 from tabatlas.tabnet.scaling import Standardizer
 
 
@@ -35,7 +35,7 @@ class Decoder(nn.Module):
         self.feature = nn.ModuleList(
             FeatureTransformer(width, shallow, generator) for _ in range(architecture.n_steps)
         )
-        self.genes = nn.utils.skip_init(nn.Linear, width, len(mean_g))
+        self.genes = Linear(width, len(mean_g))
         nn.init.zeros_(self.genes.weight)
         nn.init.zeros_(self.genes.bias)
 

@@ -66,6 +66,16 @@ class AttentiveTransformer(nn.Module):
             return self.project(torch.addcmul(barrier_ng, prior_ng, logits_ng))
 
 
+class Linear(nn.Linear):
+    """A linear map whose weights are still to be drawn.
+
+    torch's own would come from the global generator; its `skip_init` imports its compiler first.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to others."""
+
+
 def build_norm(n_features: int, architecture: Architecture) -> GhostBatchNorm:
     """Ghost batch normalization as the architecture asks for it."""
     return GhostBatchNorm(n_features, architecture.virtual_batch_size, architecture.momentum)
@@ -81,8 +91,7 @@ def draw_glu_linears(
 
 def draw_linear(n_inputs: int, n_outputs: int, generator: torch.Generator) -> nn.Linear:
     """A linear map without bias, its weights normal with variance 1 / inputs."""
-    # torch's own initialization would draw from the global generator.
-    linear = nn.utils.skip_init(nn.Linear, n_inputs, n_outputs, bias=False)
+    linear = Linear(n_inputs, n_outputs, bias=False)
     nn.init.normal_(linear.weight, std=n_inputs**-0.5, generator=generator)
     return linear
 

@@ -305,7 +305,8 @@ def is_broken(value):
 def search_row(value, power, n_steps, margin, top, place, kept):
     """Places of a row's candidates, all where one is NaN; returns how many."""
     if is_broken(value):
-        place[:] = np.arange(len(value))
+        for i in range(len(value)):  # a slice's message for unequal shapes compiles for 2 s
+            place[i] = i
         return len(value)
     for block in range(len(top)):
         top[block] = find_top(value[block * BLOCK : (block + 1) * BLOCK])
