@@ -68,6 +68,7 @@ class Stepper:
 
     def take(self, minibatches: Sequence[Minibatch], epoch: int, number: int) -> Outcome:
         """One step; it leaves weights and optimizer as they were where the loss is not finite."""
+        assert len(minibatches) == self.share.n_own, "the source ended before the epoch"
         device, seed = self.ranks.device, self.knobs.seed
         inputs = [
             self.task.draw(one.to(device), seed_generator(device, seed, epoch, number, place))
