@@ -19,7 +19,7 @@ from small_run import SmallRun, open_process
 from tabatlas.stream.packed import PackedSource
 
 # Twenty steps: what does not need more.
-SHORT = {"epochs": 4, "hang_minutes": HANG_MINUTES}
+SHORT = {"epochs": 4}
 QUICK_LEASE = {"LEASE_SECONDS": "2"}
 
 
@@ -129,7 +129,8 @@ def test_a_sum_over_ranks_in_any_order_sees_the_same_cells(atlas, tmp_path, serv
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 12))]
 )
-def test_a_run_that_loses_ranks_ends_the_same_with_fewer(run, server, short, seed):
+def test_a_run_that_loses_ranks_ends_the_same_with_fewer(atlas, tmp_path, server, short, seed):
+    run = SmallRun(atlas.pack, tmp_path / "run", **SHORT, hang_minutes=HANG_MINUTES)
     story = lose_ranks(run, server, short, np.random.default_rng(seed))
     assert story.identical, story
     assert not story.complaint, story
