@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -251,15 +250,8 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_from_zero(run, s
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of five megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", folder]
-    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no permission to mount a file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def small_disk(mount_disk) -> Path:
+    return mount_disk(5_000_000)
 
 
 @pytest.fixture
