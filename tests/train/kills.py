@@ -63,8 +63,9 @@ class Budget:
     def take(self) -> bool:
         """Take one, if there is one."""
         with self.lock:
-            self.left -= 1
-            return self.left >= 0
+            found = self.left > 0
+            self.left -= found
+            return found
 
     def give_back(self) -> None:
         """The attempt ended before its kill."""

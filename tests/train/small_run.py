@@ -40,7 +40,7 @@ class Attempt:
     def __init__(self, process: Forked | subprocess.Popen, marks: Marks, log: Path) -> None:
         self.process, self.marks, self.log = process, marks, log
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 300) -> int:
         """Wait for its end; returns the exit code."""
         return self.process.wait(seconds)
 
