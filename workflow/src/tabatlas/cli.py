@@ -18,6 +18,7 @@ from types import FrameType, ModuleType, NoneType
 from typing import Any
 
 from tabatlas.errors import InputError, Interrupted, TabatlasError
+from tabatlas.train.signals import STOPPING, choose_signals
 
 STAGES = {
     "simulate": "simulate one dataset of the demo atlas",
@@ -45,15 +46,11 @@ OTHERS = {
 }
 
 
-# What ends a command from outside. Slurm warns with USR1 or TERM before it kills; a terminal sends
-# INT for Ctrl-C, and HUP when it is closed. A training listens itself while it takes its steps.
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-# Our own rules have the shell ignore these two, for itself.
-ALWAYS = (signal.SIGTERM, signal.SIGUSR1)
-
-
 class Stopped(KeyboardInterrupt):
-    """A signal that ends the command. It is no `Exception`, which others may catch."""
+    """A signal that ends the command, but for a training, which notes it while it takes its steps.
+
+    It is no `Exception`, which others may catch.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -118,12 +115,7 @@ def start_log(stage: str) -> str:
 @contextlib.contextmanager
 def listening(own_process: bool) -> Iterator[None]:
     """A context that a signal ends as an error does, so that temporary folders go."""
-    numbers = [
-        number
-        for number in STOPPING  # `nohup` ignores one, a shell another for what runs behind it
-        if number in ALWAYS or signal.getsignal(number) != signal.SIG_IGN
-    ]
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, stop) for number in choose_signals()}
     hook, sys.unraisablehook = sys.unraisablehook, stop_again
     try:
         yield
