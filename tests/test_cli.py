@@ -319,6 +319,21 @@ def test_each_of_several_ranks_says_who_it_is() -> None:
     assert told == "tabatlas pretrain rank 1: error: stopped by SIGTERM; run it again.\n"
 
 
+@pytest.mark.parametrize(
+    ("rank", "world", "told"),
+    [("0", "2", " pretrain rank 0 going on\n"), ("1", "2", ""), ("1", "1", " pretrain going on\n")],
+)
+def test_the_first_rank_alone_tells_how_it_goes(rank: str, world: str, told: str) -> None:
+    code = (
+        "import logging; from tabatlas import cli; cli.start_log('pretrain');"
+        "logging.getLogger('tabatlas.train.engine').info('going on')"
+    )
+    environment = os.environ | {"RANK": rank, "WORLD_SIZE": world}
+    call = [sys.executable, "-c", code]
+    printed = subprocess.run(call, env=environment, stderr=subprocess.PIPE, text=True)
+    assert printed.stderr[8:] == told  # after the time
+
+
 def test_reader_that_has_gone_is_no_error_message() -> None:
     read, write = os.pipe()
     os.close(read)

@@ -103,8 +103,9 @@ def start_log(stage: str) -> str:
     Of the processes that `torchrun` started all say who they are, and the first one alone tells
     how it goes.
     """
-    rank, world = (int(os.environ.get(name, one)) for name, one in (("RANK", 0), ("WORLD_SIZE", 1)))
-    title = f"{stage} rank {rank}" if world > 1 else stage
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    rank = 0 if alone else int(os.environ.get("RANK", "0"))
+    title = stage if alone else f"{stage} rank {rank}"
     logging.basicConfig(
         stream=sys.stderr, format=f"%(asctime)s {title} %(message)s", datefmt="%H:%M:%S"
     )
