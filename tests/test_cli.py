@@ -217,32 +217,24 @@ def test_stdout_that_is_full_is_a_message() -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]
-    try:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        cli.main(["config"])
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) == cli.stop
-    finally:
-        for number, handler in zip((signal.SIGHUP, signal.SIGTERM), before, strict=True):
-            signal.signal(number, handler)
-
-
 # signals
 
 SLEEPY = """
-import atexit, sys, time
+import atexit, ctypes, sys, time
 from tabatlas import cli
 def work():
     print("at work", flush=True)
+    if phase == "callback":
+        # What a callback raises, C code can only drop.
+        called = ctypes.CFUNCTYPE(None)(lambda: time.sleep(1))
+        called()
     time.sleep(30)
 def end():
     print("at its end", flush=True)
     time.sleep(2)
+phase = sys.argv.pop(1)
 cli.parse_command = lambda *_: work
-if sys.argv.pop(1) == "end":
+if phase == "end":
     atexit.register(end)
     cli.parse_command = lambda *_: lambda: None
 cli.main()
@@ -258,7 +250,7 @@ def start(*arguments: str, phase: str = "work", **options: object) -> subprocess
     return started
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"])
 def test_a_signal_to_a_command_that_keeps_checkpoints_says_run_it_again(name: str) -> None:
     sent = signal.Signals[name]
     for arguments, code, end in (
@@ -287,6 +279,20 @@ def test_a_signal_that_the_shell_ignores_still_stops_the_command_but_for_that_of
     assert started.returncode == 75
 
 
+def test_a_signal_that_a_callback_swallows_ends_the_command_after_it() -> None:
+    started = start("pretrain", "--checkpoints", "x", phase="callback")
+    started.terminate()
+    told = started.communicate()[1]
+    assert told == "tabatlas pretrain: error: stopped by SIGTERM; run it again.\n"
+    assert started.returncode == 75
+
+
+def test_a_call_within_another_program_leaves_its_signals_alone() -> None:
+    before = [signal.getsignal(number) for number in cli.STOPPING], sys.unraisablehook
+    cli.main(["config"])
+    assert ([signal.getsignal(number) for number in cli.STOPPING], sys.unraisablehook) == before
+
+
 def test_a_signal_after_the_work_spoils_no_exit_code() -> None:
     started = start("pretrain", phase="end")
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
@@ -311,6 +317,21 @@ def test_each_of_several_ranks_says_who_it_is() -> None:
     started.terminate()
     told = started.communicate()[1]
     assert told == "tabatlas pretrain rank 1: error: stopped by SIGTERM; run it again.\n"
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "told"),
+    [("0", "2", " pretrain rank 0 going on\n"), ("1", "2", ""), ("1", "1", " pretrain going on\n")],
+)
+def test_the_first_rank_alone_tells_how_it_goes(rank: str, world: str, told: str) -> None:
+    code = (
+        "import logging; from tabatlas import cli; cli.start_log('pretrain');"
+        "logging.getLogger('tabatlas.train.engine').info('going on')"
+    )
+    environment = os.environ | {"RANK": rank, "WORLD_SIZE": world}
+    call = [sys.executable, "-c", code]
+    printed = subprocess.run(call, env=environment, stderr=subprocess.PIPE, text=True)
+    assert printed.stderr[8:] == told  # after the time
 
 
 def test_reader_that_has_gone_is_no_error_message() -> None:

@@ -142,16 +142,18 @@ def test_a_retry_resumes_what_a_signal_stopped_and_what_was_killed(training, und
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("training", [SHORT], indirect=True)
-def test_a_signal_to_snakemake_and_its_jobs_loses_nothing(training, undisturbed):
+def test_a_signal_to_snakemake_and_its_jobs_loses_nothing(training, undisturbed, name):
     running = training.start("--retries", "2")
     training.await_trainer(20)
-    os.killpg(running.pid, signal.SIGTERM)  # as Slurm does, where it knows no cgroups
+    # As Slurm does where it knows no cgroups, and Ctrl-C.
+    os.killpg(running.pid, signal.Signals[name])
     assert running.wait() == 1
-    (stopped,) = set(re.findall(r"stopped by SIGTERM at step (\d+)", training.read_log()))
+    (stopped,) = set(re.findall(rf"stopped by {name} at step (\d+)", training.read_log()))
     assert max(training.steps().values()) == int(stopped)
     kept = (training.workdir.path / "logs/tiny/pretrain.log").read_text()
-    assert f"stopped by SIGTERM at step {stopped}; run it again." in kept
+    assert f"stopped by {name} at step {stopped}; run it again." in kept
     assert training.start().wait() == 0
     assert f"step {stopped}" in training.read_log().split("resuming at epoch")[1]
     assert training.read_model() == undisturbed(SHORT)

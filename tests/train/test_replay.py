@@ -65,12 +65,13 @@ def test_a_repeat_replaces_what_it_wrote_and_nothing_else(metrics, tmp_path):
     assert [step for step, _ in read_curves(logs)["loss"]] == [1, 2]
 
 
-def test_the_speed_may_be_missing_or_end_in_half_a_line(metrics, tmp_path):
+def test_the_speed_may_be_missing_or_have_lines_in_part(metrics, tmp_path):
     speed = tmp_path / "speed.jsonl"
-    with open(speed, "a") as file:
-        file.write('{"time": "2026-01-02T03:0')
+    half = '{"time": "2026-01-02T03:0'
+    row = json.dumps(SPEED[0] | {"step": 7})
+    speed.write_text(speed.read_text() + f"{half}{row}\n{row}\n{half}")
     run(metrics, tmp_path / "logs")
-    assert read_curves(tmp_path / "logs")["speed/cells_per_second"] == [(5, 900.5)]
+    assert read_curves(tmp_path / "logs")["speed/cells_per_second"] == [(5, 900.5), (7, 900.5)]
     speed.unlink()
     run(metrics, tmp_path / "logs")
     assert "speed/cells_per_second" not in read_curves(tmp_path / "logs")
@@ -87,6 +88,12 @@ def test_damaged_metrics_are_named_with_the_line_and_leave_the_old_curves(
     with pytest.raises(InputError, match=r"metrics\.jsonl:11: not a readable row"):
         run(metrics, tmp_path / "logs")
     assert list((tmp_path / "logs").iterdir()) == before
+
+
+def test_rows_of_something_else_are_named(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [{"loss": 1.0}])
+    with pytest.raises(InputError, match=r"rows\.jsonl: a row has no `step`"):
+        run(path, tmp_path / "logs")
 
 
 def test_metrics_that_are_missing_are_named(tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -5,30 +6,45 @@ import sys
 
 import pytest
 
+from tabatlas.errors import Interrupted
 from tabatlas.train.signals import STOPPING, Listening
 
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_is_noted_and_a_second_does_no_harm(number):
     before = signal.getsignal(number)
-    with Listening() as listening:
+    with contextlib.suppress(Interrupted), Listening() as listening:
         assert listening.heard is None
         signal.raise_signal(number)
         signal.raise_signal(number)
         assert listening.heard == number
         assert listening.describe() == number.name
+        raise Interrupted
     assert signal.getsignal(number) == before
 
 
-def test_what_nohup_ignores_stays_ignored(monkeypatch):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def test_a_signal_after_the_last_step_is_for_who_listened_before():
+    told = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: told.append(number))
+    try:
+        with Listening():
+            signal.raise_signal(signal.SIGUSR1)
+            assert told == []
+        assert told == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_nohup_or_a_shell_ignores_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with Listening() as listening:
-            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(number)
         assert listening.heard is None
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
 
 
 WATCHED = """

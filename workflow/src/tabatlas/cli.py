@@ -18,6 +18,7 @@ from types import FrameType, ModuleType, NoneType
 from typing import Any
 
 from tabatlas.errors import InputError, Interrupted, TabatlasError
+from tabatlas.train.signals import STOPPING, choose_signals
 
 STAGES = {
     "simulate": "simulate one dataset of the demo atlas",
@@ -45,13 +46,11 @@ OTHERS = {
 }
 
 
-# What ends a command from outside. Slurm warns with USR1 or TERM before it kills, a terminal that
-# is closed sends HUP. A training listens to them itself while it takes its steps.
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-
-
 class Stopped(KeyboardInterrupt):
-    """A signal that ends the command. Like Ctrl-C it is no `Exception`, which others may catch."""
+    """A signal that ends the command, but for a training, which notes it while it takes its steps.
+
+    It is no `Exception`, which others may catch.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -67,17 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Threads of OpenMP spin while they wait. Where other processes share the cores, two of them
     # then take ten times the time of one. It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for number in STOPPING:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by `nohup`
-            signal.signal(number, stop)
     resumable = any(word.split("=")[0] == "--checkpoints" for word in arguments)
-    try:
-        with failing(title, resumable):
-            parse_command(stage, arguments[1:])()
-            sys.stdout.flush()  # a full disk shows here
-    finally:
-        if own_process:  # all is said and written; the interpreter takes a second to end
-            ignore_signals()
+    with listening(own_process), failing(title, resumable):
+        parse_command(stage, arguments[1:])()
+        sys.stdout.flush()  # a full disk shows here
 
 
 @contextlib.contextmanager
@@ -103,8 +95,6 @@ def failing(title: str, resumable: bool) -> Iterator[None]:
         if resumable:
             fail(title, f"{message}; run it again.", Interrupted.exit_code)
         fail(title, message, 128 + stopped.number)
-    except KeyboardInterrupt:
-        fail(title, "stopped by the user", 130)
 
 
 def start_log(stage: str) -> str:
@@ -113,8 +103,9 @@ def start_log(stage: str) -> str:
     Of the processes that `torchrun` started all say who they are, and the first one alone tells
     how it goes.
     """
-    rank, world = (int(os.environ.get(name, one)) for name, one in (("RANK", 0), ("WORLD_SIZE", 1)))
-    title = f"{stage} rank {rank}" if world > 1 else stage
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    rank = 0 if alone else int(os.environ.get("RANK", "0"))
+    title = stage if alone else f"{stage} rank {rank}"
     logging.basicConfig(
         stream=sys.stderr, format=f"%(asctime)s {title} %(message)s", datefmt="%H:%M:%S"
     )
@@ -122,15 +113,42 @@ def start_log(stage: str) -> str:
     return title
 
 
+@contextlib.contextmanager
+def listening(own_process: bool) -> Iterator[None]:
+    """A context that a signal ends as an error does, so that temporary folders go."""
+    before = {number: signal.signal(number, stop) for number in choose_signals()}
+    hook, sys.unraisablehook = sys.unraisablehook, stop_again
+    try:
+        yield
+    finally:
+        if own_process:  # all is said and written, and the interpreter takes a second to end
+            ignore_signals()
+        else:
+            sys.unraisablehook = hook
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def stop(number: int, _: FrameType | None) -> typing.NoReturn:
-    """End by a signal as by an error, so that temporary folders go."""
+    """Leave whatever is under way."""
     ignore_signals()  # nothing disturbs that
     raise Stopped(number)
 
 
+def stop_again(swallowed: Any) -> None:
+    """Where code called from C swallowed the exception, raise it again once that has returned."""
+    if not isinstance(swallowed.exc_value, Stopped):
+        sys.__unraisablehook__(swallowed)
+        return
+    number = swallowed.exc_value.number
+    signal.signal(signal.SIGALRM, lambda *_: stop(number, None))
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+
 def ignore_signals() -> None:
     """Let what ends a command do nothing any more."""
-    for number in (*STOPPING, signal.SIGINT):
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 

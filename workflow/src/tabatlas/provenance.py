@@ -113,18 +113,22 @@ def read_json(path: Path) -> Any:
 
 
 def read_rows(path: Path, live: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON lines file, one after the other; of a `live` one all whole lines.
+    """The objects of a JSON lines file, one after the other.
 
-    Raises `InputError` with the number of a line that holds no object.
+    Raises `InputError` with the number of a line that holds none; a `live` file, whose writer may
+    be under way or have been killed, may have lines in part.
     """
     number = 0
     try:
         with open(path, "rb") as file:
             for line in file:
                 number += 1
-                if live and not line.endswith(b"\n"):
-                    return
-                row = json.loads(line)
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    if live:
+                        continue
+                    raise
                 if not isinstance(row, dict):
                     raise ValueError("no JSON object")
                 yield row

@@ -98,7 +98,7 @@ class Ranks:
             # As gloo words it: "[file:line] Reason. Advice".
             reason = str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]
             raise Interrupted(
-                f"rank {self.rank}: another of the {self.world} ranks has ended or does not answer "
+                f"another of the {self.world} ranks has ended or does not answer "
                 f"({reason}). Its own message says why; run it again to resume."
             ) from None
 

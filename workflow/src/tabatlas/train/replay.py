@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from tabatlas.errors import UsageError
+from tabatlas.errors import InputError, UsageError
 from tabatlas.provenance import read_rows
 from tabatlas.train.pace import SPEED
 
@@ -26,6 +26,8 @@ def run(
     with tempfile.TemporaryDirectory(dir=logs) as aside:
         with SummaryWriter(aside, max_queue=1000, filename_suffix=SUFFIX) as writer:
             for row in read_rows(metrics):
+                if "step" not in row:
+                    raise InputError(f"{metrics}: a row has no `step`. Give a training's metrics.")
                 for name, value in numbers_of(row).items():
                     writer.add_scalar(name, value, row["step"])
             speed = metrics.with_name(SPEED)

@@ -7,8 +7,17 @@ import threading
 
 from tabatlas.errors import Interrupted
 
-# Slurm warns with USR1 or TERM before it kills; a terminal that is closed sends HUP.
+# Slurm warns with USR1 or TERM before it kills; a terminal sends INT for Ctrl-C, and HUP when it is
+# closed.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+
+
+def choose_signals() -> list[signal.Signals]:
+    """Those of `STOPPING` that somebody may mean us by."""
+    # The shell of our rules ignores these, for itself; `nohup` ignores HUP for what it starts, and
+    # a shell INT for what runs behind it.
+    always = (signal.SIGTERM, signal.SIGUSR1)
+    return [one for one in STOPPING if one in always or signal.getsignal(one) != signal.SIG_IGN]
 
 
 class Listening:
@@ -18,12 +27,7 @@ class Listening:
         self.heard: int | None = None
 
     def __enter__(self) -> "Listening":
-        heard = [
-            number
-            for number in STOPPING  # `nohup` has one ignored
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-        ]
-        self.before = {number: signal.signal(number, self.note) for number in heard}
+        self.before = {number: signal.signal(number, self.note) for number in choose_signals()}
         return self
 
     def note(self, number: int, frame: object) -> None:
