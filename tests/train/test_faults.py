@@ -107,7 +107,7 @@ def test_after_a_signal_nothing_is_done_twice(run, server, short, number, phase)
     assert run.ending() == short.ending
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_more_ranks_give_the_same_bytes(run, server, short, world):
     attempts = start_ranks(run, server, world)
     assert end_all(attempts, 120) == [0] * world, attempts[0].said()
@@ -115,13 +115,13 @@ def test_more_ranks_give_the_same_bytes(run, server, short, world):
 
 
 def test_a_sum_over_ranks_in_any_order_sees_the_same_cells(atlas, tmp_path, server):
-    runs = [SmallRun(atlas.pack, tmp_path / f"{n}", **SHORT, reduction="allreduce") for n in (1, 4)]
-    for run, world in zip(runs, (1, 4), strict=True):
+    runs = [SmallRun(atlas.pack, tmp_path / f"{n}", **SHORT, reduction="allreduce") for n in (1, 2)]
+    for run, world in zip(runs, (1, 2), strict=True):
         assert end_all(start_ranks(run, server, world), 120) == [0] * world
-    one, four = ([row for row in read_metrics(run) if "cells" in row] for run in runs)
-    assert [row["cells"] for row in one] == [row["cells"] for row in four]
+    one, two = ([row for row in read_metrics(run) if "cells" in row] for run in runs)
+    assert [row["cells"] for row in one] == [row["cells"] for row in two]
     # Twenty steps let the last bits grow; a wrong share of a gradient would be percents.
-    losses = ([row["loss"] for row in rows] for rows in (one, four))
+    losses = ([row["loss"] for row in rows] for rows in (one, two))
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
@@ -197,6 +197,7 @@ def test_a_loss_that_is_no_number_saves_its_cells(atlas, run, server):
     assert [one for part in found["joinids"] for one in part] == joinid
 
 
+@pytest.mark.slow
 def test_of_ranks_each_saves_its_cells_where_the_loss_is_no_number(run, server):
     attempts = start_ranks(run, server, 2, NAN_STEP="15")
     assert end_all(attempts, 120) == [4, 4], attempts[0].said()
@@ -230,6 +231,7 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(run, server, short):
     stop_after(run, server, "checkpoint", 5)
     before, newest = sorted(run.kept.glob("checkpoint-*"))
@@ -239,6 +241,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(run, server, 
     assert f"step {int(before.name.split('-')[1])}" in said
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_from_zero(run, server):
     stop_after(run, server, "checkpoint", 5)
     for path in run.kept.glob("checkpoint-*"):
@@ -276,6 +279,7 @@ def test_a_full_disk_ends_the_run_resumably(run_on_disk, small_disk, server, sho
     finish(run_on_disk, server, short)
 
 
+@pytest.mark.slow
 def test_a_disk_that_can_only_be_read_ends_the_run_resumably(
     run_on_disk, small_disk, server, short
 ):
