@@ -19,6 +19,7 @@ BOUND = 2 * 60 * HANG_MINUTES + 2
 LEASE_SECONDS = "2"
 MOST_FAULTS = 3  # of one run
 WORLDS = (4, 2, 1)
+BEGUN = 0.8  # of the faults come after the first step: to start takes ranks as long as to train
 OTHERS = ("start", "step", "between")  # phases of ranks that write nothing
 
 
@@ -69,6 +70,8 @@ def lose_ranks(
         if len(story.faults) == MOST_FAULTS:
             break
         victim = attempts[rng.integers(world)]
+        if rng.random() < BEGUN:
+            victim.await_phase("between")
         await_moment(victim, reference, rng, *(() if victim is attempts[0] else (OTHERS,)))
         if not victim.is_running():
             break
