@@ -16,6 +16,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,8 @@ def summarize_ranks(stories: Sequence[LostRanks]) -> dict[str, Any]:
     return {
         "runs": len(stories),
         "identical": sum(story.identical for story in stories),
-        "faults": [fault for story in stories for fault in story.faults],
-        "worlds": [story.worlds for story in stories],
+        "faults": dict(Counter(fault for story in stories for fault in story.faults)),
+        "worlds": [" ".join(map(str, story.worlds)) for story in stories],
         "others_ended_with_75": [codes.count(75), len(codes)],
         "others_ended_after_s": {
             "median": round(statistics.median(seconds), 2) if seconds else None,

@@ -52,6 +52,7 @@ class Reference:
     ending: dict[str, str]
     seconds: float  # from start to end, by fork
     phases: dict[str, float]  # mean seconds
+    n_steps: int
 
 
 class Budget:
@@ -80,7 +81,8 @@ def make_reference(pack: Path, folder: Path, server: ForkServer, **knobs: Any) -
     begin = time.monotonic()  # not before: the server may still be importing
     assert attempt.end() == 0, attempt.said()
     phases = {name: attempt.marks.mean_seconds(name) for name in PHASES}
-    return Reference(run.ending(), time.monotonic() - begin, phases)
+    seconds = time.monotonic() - begin
+    return Reference(run.ending(), seconds, phases, int(attempt.marks["step"]))
 
 
 def kill_runs(

@@ -19,6 +19,7 @@ BOUND = 2 * 60 * HANG_MINUTES + 2
 LEASE_SECONDS = "2"
 MOST_FAULTS = 3  # of one run
 WORLDS = (4, 2, 1)
+BEGUN = 0.8  # of the faults come after the first step: to start takes ranks as long as to train
 OTHERS = ("start", "step", "between")  # phases of ranks that write nothing
 
 
@@ -29,7 +30,7 @@ class LostRanks:
     faults: list[str] = field(default_factory=list)  # signal, rank and phase
     worlds: list[int] = field(default_factory=list)
     bound_seconds: list[float] = field(default_factory=list)  # until the other ranks had ended
-    codes: list[int] = field(default_factory=list)  # of the other ranks
+    codes: list[int] = field(default_factory=list)  # of other ranks that had steps to do
     lost: int = 0
     identical: bool = False
     complaint: str = ""
@@ -69,11 +70,13 @@ def lose_ranks(
         if len(story.faults) == MOST_FAULTS:
             break
         victim = attempts[rng.integers(world)]
+        if rng.random() < BEGUN:
+            victim.await_phase("between")
         await_moment(victim, reference, rng, *(() if victim is attempts[0] else (OTHERS,)))
         if not victim.is_running():
             break
         number = signal.SIGKILL if rng.random() < 0.5 else signal.SIGSTOP
-        disturb(story, attempts, victim, number)
+        disturb(story, attempts, victim, number, reference.n_steps)
         durable = max(durable, int(attempts[0].marks["durable"]))
     codes = end_all(attempts, 300)
     restored = int(attempts[0].marks["restored"])
@@ -85,7 +88,9 @@ def lose_ranks(
     return story
 
 
-def disturb(story: LostRanks, attempts: list[Attempt], victim: Attempt, number: int) -> None:
+def disturb(
+    story: LostRanks, attempts: list[Attempt], victim: Attempt, number: int, n_steps: int
+) -> None:
     """Kill or stop a rank, and see how the others end."""
     others = [one for one in attempts if one is not victim]
     victim.signal(number)
@@ -93,7 +98,9 @@ def disturb(story: LostRanks, attempts: list[Attempt], victim: Attempt, number: 
     place = f"{signal.Signals(number).name} rank {attempts.index(victim)} {victim.marks.phase}"
     story.faults.append(place)
     try:
-        story.codes += end_all(others, 2 * BOUND)
+        codes = end_all(others, 2 * BOUND)
+        unfinished = [one.marks["step"] < n_steps for one in others]
+        story.codes += [code for code, asked in zip(codes, unfinished, strict=True) if asked]
         story.bound_seconds.append(time.monotonic() - begin)
     except subprocess.TimeoutExpired:
         story.complaint += f"{place}: the others did not end; "

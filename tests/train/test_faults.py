@@ -120,9 +120,9 @@ def test_a_sum_over_ranks_in_any_order_sees_the_same_cells(atlas, tmp_path, serv
         assert end_all(start_ranks(run, server, world), 120) == [0] * world
     one, two = ([row for row in read_metrics(run) if "cells" in row] for run in runs)
     assert [row["cells"] for row in one] == [row["cells"] for row in two]
-    # Twenty steps let the last bits grow; a wrong share of a gradient would be percents.
+    # Of 50 steps the losses differ by 4e-7 at most; a wrong share of a gradient would be percents.
     losses = ([row["loss"] for row in rows] for rows in (one, two))
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ def import_all() -> None:
 
 def watch(marks: Marks) -> None:
     """Put marks into the engine; what it calculates and writes stays as it is."""
-    from tabatlas.pretrain.task import MaskedGenes
     from tabatlas.train import engine, metrics
 
     def end_step(_: None, trainer: engine.Trainer, *__: Any) -> None:
@@ -51,7 +50,7 @@ def watch(marks: Marks) -> None:
 
     wrap = functools.partial(wrap_function, marks)
     wrap(engine.Trainer, "train_step", "step", end_step)
-    wrap(MaskedGenes, "validate", "validation")
+    wrap(engine.Trainer, "validate", "validation")
     wrap(engine, "write_checkpoint", "checkpoint", end_checkpoint)
     wrap(engine, "read_newest", "restore", end_restoring)
     wrap(metrics.Metrics, "write", "metrics")
