@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tabatlas.errors import ConfigError, IntegrityError, Interrupted, ModelError, UsageError
+from tabatlas.pretrain.task import VALIDATION_EPOCH
 from tabatlas.provenance import read_json
 from tabatlas.stream.order import Share
 from tabatlas.stream.packed import PackedSource
@@ -362,6 +363,13 @@ def test_draws_depend_on_their_key_alone():
     )
     assert first == again
     assert first != other
+
+
+def test_no_two_places_share_their_draws():
+    """Weights are drawn at (seed,), cells of validation at (seed, `VALIDATION_EPOCH`, number)."""
+    places = [(), *itertools.product((0, 1), (0, 256), (0, 3)), (VALIDATION_EPOCH, 3)]
+    seeds = [seed_generator("cpu", 7, *place).initial_seed() for place in places]
+    assert len(set(seeds)) == len(places)
 
 
 def test_the_engine_runs_with_settings_that_are_no_pydantic_class(source, tmp_path):
