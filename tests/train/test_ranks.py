@@ -102,6 +102,24 @@ def test_ranks_with_unequal_work_are_refused():
         Ranks(CPU, 1, 2).share(3)
 
 
+OTHER_WEIGHTS = """
+from types import SimpleNamespace
+from tabatlas.train.engine import Progress, Trainer
+task = SimpleNamespace(model=torch.nn.Linear(1, 1))
+for parameter in task.model.parameters():
+    torch.nn.init.constant_(parameter, float(ranks.rank == 1))
+trainer = SimpleNamespace(ranks=ranks, task=task, progress=Progress(), folder="run")
+Trainer.compare_ranks(trainer)
+"""
+
+
+def test_where_one_rank_holds_other_weights_none_goes_on_to_write_them():
+    processes = start(3, OTHER_WEIGHTS)
+    texts = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [4, 4, 4], texts
+    assert all("1 of the 3 ranks" in text for text in texts)
+
+
 def test_a_lost_rank_ends_the_others_resumably():
     waiting = """
     ranks.add([1])

@@ -279,14 +279,15 @@ class Trainer:
             self.progress.metrics.write(self.folder, owner.check)
 
     def compare_ranks(self) -> None:
-        """Raise `ModelError` where this rank's weights are not those of the first."""
+        """Raise `ModelError`, on all ranks, where the weights of any are not those of the first."""
         if self.ranks.world > 1:
             own = digest_tensors(self.task.model.state_dict())
-            if self.ranks.tell(own) != own:
+            (n_other,) = self.ranks.add([self.ranks.tell(own) != own])
+            if n_other:
                 raise ModelError(
-                    f"rank {self.ranks.rank} holds other weights than the first at step "
-                    f"{self.progress.step}: their nodes calculate differently. Use nodes of one "
-                    f"kind; the checkpoints in {self.folder} are good."
+                    f"{n_other} of the {self.ranks.world} ranks hold other weights than the first "
+                    f"at step {self.progress.step}: their nodes calculate differently. Use nodes "
+                    f"of one kind; the checkpoints in {self.folder} are good."
                 )
 
     def restore(self) -> None:
