@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
-from tabatlas.errors import ConfigError
-from tabatlas.train.ranks import Ranks
+from tabatlas.errors import ConfigError, UsageError
+from tabatlas.train.ranks import Ranks, join_ranks
 
 CPU = torch.device("cpu")
 
@@ -94,6 +94,16 @@ def test_who_was_not_started_by_torchrun_is_alone():
     assert ranks.tell("value") == "value"
     links = [[torch.ones(2)]]
     assert ranks.combine(links, ordered=True) is links[0]
+
+
+@pytest.mark.parametrize("wrong", [{"WORLD_SIZE": "two"}, {"RANK": "first"}, {}])
+def test_half_an_environment_of_torchrun_is_one_clear_message(monkeypatch, wrong):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | wrong).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="torchrun") as stop, join_ranks(CPU, 1):
+        pass
+    assert (*wrong.values(), "MASTER_ADDR")[0] in str(stop.value)
 
 
 def test_ranks_with_unequal_work_are_refused():
