@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import itertools
 import json
 import math
@@ -10,12 +11,15 @@ import torch
 from torch import nn
 
 from tabatlas.errors import ConfigError, IntegrityError, Interrupted, ModelError, UsageError
+from tabatlas.pretrain.task import VALIDATION_EPOCH
 from tabatlas.provenance import read_json
 from tabatlas.stream.order import Share
 from tabatlas.stream.packed import PackedSource
+from tabatlas.train import engine
 from tabatlas.train.checkpoint import read_newest
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Trainer, key_run
+from tabatlas.train.owner import path_of
 from tabatlas.train.ranks import Ranks
 from tabatlas.train.schedule import build_optimizer, scale_rate
 from tabatlas.train.settings import TrainingSettings
@@ -251,6 +255,30 @@ def test_a_loss_that_is_no_number_stops_and_keeps_its_cells(source, tmp_path):
     assert (kept["epoch"], kept["step"], kept["joinids"]) == (0, 0, joinids[:2])
 
 
+def test_a_full_disk_does_not_hide_a_loss_that_is_no_number(source, tmp_path, monkeypatch):
+    def refuse(value, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(engine, "write_json", refuse)
+    trainer = make_trainer(source, tmp_path)
+    trainer.task.loss = lambda inputs, totals: trainer.task.model[0].weight.sum() * math.nan
+    with pytest.raises(ModelError, match=r"loss is nan .* could not be kept .*No space left"):
+        trainer.run()
+
+
+def test_who_was_taken_over_keeps_no_cells_of_a_loss_that_is_no_number(source, tmp_path):
+    trainer = make_trainer(source, tmp_path)
+
+    def lose(inputs, totals):
+        path_of(tmp_path, 2).touch()
+        return trainer.task.model[0].weight.sum() * math.nan
+
+    trainer.task.loss = lose
+    with pytest.raises(Interrupted, match="taken for dead"):
+        trainer.run()
+    assert not list(tmp_path.glob("not-finite*"))
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -362,6 +390,13 @@ def test_draws_depend_on_their_key_alone():
     )
     assert first == again
     assert first != other
+
+
+def test_no_two_places_share_their_draws():
+    """Weights are drawn at (seed,), cells of validation at (seed, `VALIDATION_EPOCH`, number)."""
+    places = [(), *itertools.product((0, 1), (0, 256), (0, 3)), (VALIDATION_EPOCH, 3)]
+    seeds = [seed_generator("cpu", 7, *place).initial_seed() for place in places]
+    assert len(set(seeds)) == len(places)
 
 
 def test_the_engine_runs_with_settings_that_are_no_pydantic_class(source, tmp_path):

@@ -4,13 +4,15 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from owners import FORK, leave_record, list_names, live, time_own
 
+from tabatlas import provenance
 from tabatlas.errors import Interrupted
 from tabatlas.train import owner as owner_module
-from tabatlas.train.owner import Process, describe_process, own, path_of, read_newest
+from tabatlas.train.owner import describe_process, own, path_of, read_owner, read_stat
 
 pytestmark = pytest.mark.usefixtures("pace")
 
@@ -139,22 +141,30 @@ def test_a_damaged_file_counts_as_an_owner_until_its_lease_is_over(tmp_path, pac
     assert "unknown, its file is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("pid", [1 << 70, "7", None, [1]])
+def test_a_pid_that_is_none_ends_with_the_lease(tmp_path, pace, pid):
+    pace(lease=0.6)
+    leave_record(tmp_path, pid=pid)
+    token, seconds = time_own(tmp_path)
+    assert token == 4
+    assert seconds > 0.5
+
+
 def test_a_process_that_another_user_hides_is_not_taken_for_dead(monkeypatch):
     def refuse_signal(pid, number):
         raise PermissionError
 
-    record = describe_process()
+    process = describe_process()
     monkeypatch.setattr(os, "kill", refuse_signal)
-    monkeypatch.setattr(owner_module, "read_process", lambda pid: None)
-    assert not record.has_ended()
+    assert not process.has_ended()
 
 
 def test_a_killed_process_is_dead_only_when_its_last_thread_is(monkeypatch):
-    record = describe_process()
+    process, fields = describe_process(), read_stat(os.getpid())
     for n_threads, ended in ((2, False), (1, True), (0, True)):
-        seen = Process("Z", n_threads, record.start)
-        monkeypatch.setattr(owner_module, "read_process", lambda pid, seen=seen: seen)
-        assert record.has_ended() is ended
+        fields[0], fields[17] = "Z", str(n_threads)
+        monkeypatch.setattr(owner_module, "read_stat", lambda pid: fields)
+        assert process.has_ended() is ended
 
 
 # The heartbeat
@@ -172,11 +182,11 @@ def test_the_heartbeat_survives_a_file_system_that_is_away(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "utime", fail_at_first)
     with own(tmp_path):
-        first = read_newest(tmp_path).beat
+        first = read_owner(tmp_path).beat
         deadline = time.monotonic() + 10
         while len(calls) < 6 and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert read_newest(tmp_path).beat > first
+        assert read_owner(tmp_path).beat > first
 
 
 def test_the_heartbeat_ends_with_the_block_and_keeps_no_process_alive(tmp_path, monkeypatch):
@@ -259,6 +269,32 @@ def test_a_release_that_fails_is_a_warning_and_hides_no_error(tmp_path, monkeypa
     with pytest.raises(ZeroDivisionError), own(tmp_path):
         raise ZeroDivisionError
     assert "not released" in caplog.text
+
+
+def test_a_loss_of_power_does_not_take_back_a_new_folder(tmp_path, monkeypatch):
+    synced, sync_folder = [], provenance.sync_folder
+
+    def note(folder):
+        synced.append(folder)
+        sync_folder(folder)
+
+    monkeypatch.setattr(provenance, "sync_folder", note)
+    time_own(tmp_path / "new" / "run")
+    assert synced == [tmp_path, tmp_path / "new"]
+
+
+def test_a_hidden_folder_or_a_file_that_stays_does_not_end_the_run(tmp_path, monkeypatch):
+    unlink = Path.unlink
+
+    def refuse(path, **options):
+        if path.name.startswith(".nfs"):  # as NFS does while somebody has it open
+            raise OSError(errno.EBUSY, "busy", str(path))
+        unlink(path, **options)
+
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".nfs0123").touch()
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert time_own(tmp_path)[0] == 1
 
 
 def test_what_an_owner_before_had_begun_to_write_goes(tmp_path):

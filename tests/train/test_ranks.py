@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
-from tabatlas.errors import ConfigError
-from tabatlas.train.ranks import Ranks
+from tabatlas.errors import ConfigError, UsageError
+from tabatlas.train.ranks import Ranks, join_ranks
 
 CPU = torch.device("cpu")
 
@@ -96,10 +96,38 @@ def test_who_was_not_started_by_torchrun_is_alone():
     assert ranks.combine(links, ordered=True) is links[0]
 
 
+@pytest.mark.parametrize("wrong", [{"WORLD_SIZE": "two"}, {"RANK": "first"}, {}])
+def test_half_an_environment_of_torchrun_is_one_clear_message(monkeypatch, wrong):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | wrong).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="torchrun") as stop, join_ranks(CPU, 1):
+        pass
+    assert (*wrong.values(), "MASTER_ADDR")[0] in str(stop.value)
+
+
 def test_ranks_with_unequal_work_are_refused():
     assert Ranks(CPU, 1, 2).share(4).n_own == 2
     with pytest.raises(ConfigError, match=r"micro_batches: 3: must be a multiple of .* 2"):
         Ranks(CPU, 1, 2).share(3)
+
+
+OTHER_WEIGHTS = """
+from types import SimpleNamespace
+from tabatlas.train.engine import Progress, Trainer
+task = SimpleNamespace(model=torch.nn.Linear(1, 1))
+for parameter in task.model.parameters():
+    torch.nn.init.constant_(parameter, float(ranks.rank == 1))
+trainer = SimpleNamespace(ranks=ranks, task=task, progress=Progress(), folder="run")
+Trainer.compare_ranks(trainer)
+"""
+
+
+def test_where_one_rank_holds_other_weights_none_goes_on_to_write_them():
+    processes = start(3, OTHER_WEIGHTS)
+    texts = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [4, 4, 4], texts
+    assert all("1 of the 3 ranks" in text for text in texts)
 
 
 def test_a_lost_rank_ends_the_others_resumably():

@@ -75,6 +75,17 @@ def test_the_watchdog_ends_a_process_in_which_nothing_moves():
     assert found.stderr.endswith("Run it again to resume.\n")
 
 
+def test_the_watchdog_ends_a_process_that_nobody_listens_to():
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.Popen([sys.executable, "-c", WATCHED, "30"], stderr=writing)
+    os.close(writing)
+    try:
+        assert process.wait(20) == 75
+    finally:
+        process.kill()
+
+
 def test_the_watchdog_leaves_alone_who_feeds_it_and_who_is_done():
     found = watch(0)
     assert (found.returncode, found.stdout, found.stderr) == (0, "fed\nleft\n", "")

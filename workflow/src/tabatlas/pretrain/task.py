@@ -19,8 +19,8 @@ from tabatlas.tabnet.sparse import encode
 from tabatlas.train.device import seed_generator
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs
 
-# Apart from every training step's key, which is (seed, step).
-VALIDATION_KEY = 1 << 40
+# In the place of a training step's epoch. Of one word: a longer number is as good as two of them.
+VALIDATION_EPOCH = (1 << 32) - 1
 
 
 @dataclass
@@ -88,7 +88,7 @@ class MaskedGenes:
         device = self.presence_mg.device
         for number, minibatch in enumerate(asked.source.iterate(asked.rows, asked.batch_size)):
             x, missing, covariates = open_inputs(minibatch.to(device), self.presence_mg)
-            generator = seed_generator(device, asked.seed, VALIDATION_KEY, number)
+            generator = seed_generator(device, asked.seed, VALIDATION_EPOCH, number)
             hidden, drawn = draw_hidden(missing, self.pretraining_ratio, generator)
             encoding = encode(self.model["encoder"], x, hidden, covariates)
             model_total += sum_errors(decoder, encoding.decision_snd, x, drawn).item()

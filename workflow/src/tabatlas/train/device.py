@@ -42,7 +42,9 @@ def find_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def seed_generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator whose draws depend on `key` alone, such as (seed, step)."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+def seed_generator(device: torch.device | str, seed: int, *place: int) -> torch.Generator:
+    """A generator whose draws depend on seed and place alone, such as (epoch, step)."""
+    # As entropy (seed,) and (seed, 0, 0) would be the same: numpy fills up with zeros.
+    sequence = np.random.SeedSequence(seed, spawn_key=place)
+    state = sequence.generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))

@@ -181,13 +181,19 @@ class Trainer:
     def refuse(self, outcome: Outcome, micro_batches: Sequence[Minibatch]) -> NoReturn:
         """Keep the cells of a step whose loss or gradient is no number, and raise `ModelError`."""
         now = self.progress
+        if self.owner is not None:
+            self.owner.check()
         path = self.folder / f"not-finite-{now.step}-rank{self.ranks.rank}.json"
         joinids = [one.joinid.tolist() for one in micro_batches]
         found = {"loss": repr(outcome.loss), "gradient_norm": repr(outcome.gradient_norm)}
-        write_json({"epoch": now.epoch, "step": now.step, "joinids": joinids} | found, path)
+        try:
+            write_json({"epoch": now.epoch, "step": now.step, "joinids": joinids} | found, path)
+            kept = f"are in {path}"
+        except OSError as error:  # of the two faults this is the lesser one
+            kept = f"could not be kept ({error})"
         raise ModelError(
             f"the loss is {outcome.loss} and the gradient's norm {outcome.gradient_norm} at epoch "
-            f"{now.epoch}, step {now.step}. The cells are in {path}; the checkpoints beside it are "
+            f"{now.epoch}, step {now.step}. The cells {kept}; the checkpoints in {self.folder} are "
             "good. Lower learning_rate and start again."
         )
 
@@ -279,14 +285,15 @@ class Trainer:
             self.progress.metrics.write(self.folder, owner.check)
 
     def compare_ranks(self) -> None:
-        """Raise `ModelError` where this rank's weights are not those of the first."""
+        """Raise `ModelError`, on all ranks, where the weights of any are not those of the first."""
         if self.ranks.world > 1:
             own = digest_tensors(self.task.model.state_dict())
-            if self.ranks.tell(own) != own:
+            (n_other,) = self.ranks.add([self.ranks.tell(own) != own])
+            if n_other:
                 raise ModelError(
-                    f"rank {self.ranks.rank} holds other weights than the first at step "
-                    f"{self.progress.step}: their nodes calculate differently. Use nodes of one "
-                    f"kind; the checkpoints in {self.folder} are good."
+                    f"{n_other} of the {self.ranks.world} ranks hold other weights than the first "
+                    f"at step {self.progress.step}: their nodes calculate differently. Use nodes "
+                    f"of one kind; the checkpoints in {self.folder} are good."
                 )
 
     def restore(self) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tabatlas.errors import Interrupted, show
-from tabatlas.provenance import sync_folder
+from tabatlas.provenance import make_folder, sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -29,39 +29,34 @@ LEASE = 60.0  # seconds without one after which an owner counts as dead
 
 
 @dataclass(frozen=True)
-class Record:
+class Process:
     """A process that owns a run."""
 
-    claim: str  # drawn anew each time, so that no two records are equal
+    claim: str  # drawn anew each time, so that no two are equal
     host: str
     place: str | None  # where the pid means something
     pid: int
-    start: str | None  # pids are used again
+    start: str | None  # in ticks since the boot: pids are used again
     job: str | None  # of Slurm
 
+    def __str__(self) -> str:
+        job = f", Slurm job {show(self.job)}" if self.job else ""
+        return f"host {show(self.host)}, pid {show(self.pid)}{job}"
+
     def has_ended(self) -> bool:
-        """Whether the process is known to be gone; one of another place never is."""
+        """Whether it is known to be gone; one of another place never is."""
         if self.place is None or self.place != find_place():
             return False
         try:
             os.kill(self.pid, 0)
+            fields = read_stat(self.pid)
         except ProcessLookupError:
             return True
-        except PermissionError:
-            pass  # another user's, which /proc may hide
-        now = read_process(self.pid)
-        if now is None:
+        except (OSError, OverflowError, TypeError):  # another user's, or no pid at all
             return False
+        state, n_threads, start = fields[0], int(fields[17]), fields[19]
         # A thread of a process that was killed may still be in the middle of a write.
-        return now.start != self.start or (now.state in "ZX" and now.n_threads <= 1)
-
-
-class Process(NamedTuple):
-    """What the system tells about a process."""
-
-    state: str
-    n_threads: int
-    start: str  # ticks since the boot
+        return start != self.start or (state in "ZX" and n_threads <= 1)
 
 
 class Seen(NamedTuple):
@@ -72,21 +67,13 @@ class Seen(NamedTuple):
     beat: int  # nanoseconds, by the file system's own clock
 
     @property
-    def record(self) -> Record | None:
-        """Who it is; None where the file is damaged."""
-        try:
-            record = Record(**json.loads(self.text))
-        except (TypeError, ValueError):
-            return None
-        return record if isinstance(record.pid, int) else None
+    def process(self) -> Process | None:
+        """Who it is; None where that cannot be read."""
+        with contextlib.suppress(TypeError, ValueError):
+            return Process(**json.loads(self.text))
 
-    def describe(self) -> str:
-        """The owner as a message shows it."""
-        one = self.record
-        if one is None:
-            return "unknown, its file is damaged" if self.text else "ended since"
-        job = f", Slurm job {show(one.job)}" if one.job else ""
-        return f"host {show(one.host)}, pid {one.pid}{job}"
+    def __str__(self) -> str:
+        return str(self.process or ("unknown, its file is damaged" if self.text else "ended since"))
 
 
 class Owner:
@@ -100,17 +87,17 @@ class Owner:
     def check(self) -> None:
         """Raise `Interrupted` where this process owns the run no longer, or cannot tell."""
         try:
-            seen = read_newest(self.folder)
+            seen = read_owner(self.folder)
         except OSError as error:
             why = f"whether this process still owns the run cannot be read ({error})"
             raise Interrupted(f"{self.folder}: {why}. Run it again once it can.") from None
-        if seen and seen.token > self.token:
+        if seen.token > self.token:
             raise Interrupted(
                 f"{self.folder}: this process (token {self.token}) was taken for dead, and the run "
-                f"has another owner (token {seen.token}, {seen.describe()}). It writes nothing "
-                "more. Run it again when that one has ended."
+                f"has another owner (token {seen.token}, {seen}). It writes nothing more. Run it "
+                "again when that one has ended."
             )
-        if seen is None or seen.text != self.text:
+        if seen.text != self.text:
             raise Interrupted(
                 f"{self.path}: the file by which this process owns the run was removed or "
                 "replaced. It writes nothing more; run it again."
@@ -118,8 +105,7 @@ class Owner:
 
     def is_newest(self) -> bool:
         """Whether no owner came later, and the file is still this one."""
-        seen = read_newest(self.folder)
-        return seen is not None and seen.text == self.text
+        return read_owner(self.folder).text == self.text
 
     def beat(self) -> None:
         """Touch the file until the run is released or lost."""
@@ -166,10 +152,10 @@ def own(folder: Path) -> Iterator[Owner]:
 
 def claim(folder: Path) -> Owner:
     """Become the owner, as soon as there is none that lives."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record = describe_process()
-    text = json.dumps(asdict(record)).encode()
-    temporary = folder / f".owner-{record.claim}"
+    make_folder(folder)
+    process = describe_process()
+    text = json.dumps(asdict(process)).encode()
+    temporary = folder / f".owner-{process.claim}"
     try:
         with open(temporary, "xb") as file:
             file.write(text)
@@ -193,40 +179,32 @@ def await_turn(folder: Path, temporary: Path) -> int:
     """The last token, once its owner is none any more. Raises `Interrupted` where it beats."""
     watched, since = None, 0.0
     while True:
-        seen, now = read_newest(folder), time.monotonic()
-        if seen is None or not seen.text:
-            return seen.token if seen else 0
-        record = seen.record
-        if record and record.has_ended():
-            logger.info("%s: its owner (%s) ended without a release", folder, seen.describe())
+        seen, now = read_owner(folder), time.monotonic()
+        if not seen.text or (seen.process and seen.process.has_ended()):
             return seen.token
         if watched is None or watched.text != seen.text:
             watched, since = seen, now
         elif watched.beat != seen.beat:
             raise Interrupted(
-                f"{folder}: another process owns this run and is alive ({seen.describe()}). Let it "
-                "finish, or end it there, and run this again."
+                f"{folder}: another process owns this run and is alive ({seen}). Let it finish, or "
+                "end it there, and run this again."
             )
         # The file system's clock gives both ends of the age. Should it be set back, ours counts.
         if read_clock(temporary) - seen.beat > LEASE * 1e9 or now - since > LEASE:
-            who = seen.describe()
-            logger.warning("%s: no sign of life from its owner (%s); taken over", folder, who)
+            logger.warning("%s: no sign of life from its owner (%s); taken over", folder, seen)
             return seen.token
         time.sleep(BEAT / 10)
 
 
-def read_newest(folder: Path) -> Seen | None:
-    """The file with the highest token; None where there is none."""
-    tokens = list_tokens(folder)
-    if not tokens:
-        return None
-    token = max(tokens)
+def read_owner(folder: Path) -> Seen:
+    """The file with the highest token; without one it is as if the zeroth were released."""
+    token = max(list_tokens(folder), default=0)
     try:
         # Opening makes a network file system ask the server; a `stat` by name may be a memory.
         with open(path_of(folder, token), "rb") as file:
             return Seen(token, file.read(), os.fstat(file.fileno()).st_mtime_ns)
     except FileNotFoundError:
-        # Removed since it was listed: it owns nothing, and a higher one is seen the next time.
+        # None, or removed since it was listed: a higher one is seen the next time.
         return Seen(token, b"", 0)
 
 
@@ -250,7 +228,8 @@ def sweep(folder: Path, token: int, now: int) -> None:
         if lower < token:
             path_of(folder, lower).unlink(missing_ok=True)
     for path in folder.glob(".*"):
-        with contextlib.suppress(FileNotFoundError):
+        # A folder is none of ours; what NFS keeps for somebody who has it open has lost its name.
+        with contextlib.suppress(OSError):
             waits = path.name.startswith(".owner-")
             if not waits or now - path.stat().st_mtime_ns > LEASE * 1e9:
                 path.unlink()
@@ -262,15 +241,15 @@ def read_clock(temporary: Path) -> int:
     return temporary.stat().st_mtime_ns
 
 
-def describe_process() -> Record:
+def describe_process() -> Process:
     """This process."""
-    now = read_process(os.getpid())
-    return Record(
+    place = find_place()
+    return Process(
         claim=uuid.uuid4().hex,
         host=socket.gethostname(),
-        place=find_place(),
+        place=place,
         pid=os.getpid(),
-        start=now.start if now else None,
+        start=read_stat(os.getpid())[19] if place else None,
         job=os.environ.get("SLURM_JOB_ID"),
     )
 
@@ -284,11 +263,6 @@ def find_place() -> str | None:
         return None
 
 
-def read_process(pid: int) -> Process | None:
-    """A running or ended process; None where the system does not tell."""
-    try:
-        # The name, in parentheses, may hold anything.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return Process(state=fields[0], n_threads=int(fields[17]), start=fields[19])
+def read_stat(pid: int) -> list[str]:
+    """What the system tells about a process after its name, which may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tabatlas.errors import ConfigError, Interrupted
+from tabatlas.errors import ConfigError, Interrupted, UsageError
 from tabatlas.stream.order import Share
 
 
@@ -106,14 +106,19 @@ class Ranks:
 @contextlib.contextmanager
 def join_ranks(device: torch.device, most_minutes: float) -> Iterator[Ranks]:
     """Meet the other ranks that `torchrun` started; a process that it did not start is alone."""
-    world = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-    if world == 1:
-        yield Ranks(device)
-        return
-    ranks = Ranks(device, int(os.environ["RANK"]), world)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    with ranks.missing_others():
-        dist.init_process_group(backend, timeout=timedelta(minutes=most_minutes))
+    ranks = Ranks(device)
+    try:
+        if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            ranks = Ranks(device, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            with ranks.missing_others():
+                dist.init_process_group(backend, timeout=timedelta(minutes=most_minutes))
+    except ValueError as error:
+        raise UsageError(
+            f"RANK and WORLD_SIZE are set, but not all is as torchrun sets it ({error}). Start "
+            "with torchrun, or unset both."
+        ) from None
     yield ranks
-    # Not after an error: to take leave of ranks that do not answer would wait for them.
-    dist.destroy_process_group()
+    if ranks.world > 1:
+        # Not after an error: to take leave of ranks that do not answer would wait for them.
+        dist.destroy_process_group()

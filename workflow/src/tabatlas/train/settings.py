@@ -96,7 +96,10 @@ class TrainingSettings(StageSettings):
         5, gt=0, description="Time between checkpoints within an epoch; each epoch ends with one."
     )
     hang_minutes: float = Field(
-        15, gt=0, description="Time without a step after which the process ends, resumably."
+        15,
+        gt=0,
+        le=10_080,
+        description="Time without a step after which the process ends, resumably.",
     )
 
     def reading(self, device_type: str) -> Reading:

@@ -71,12 +71,15 @@ class Watchdog:
         while not self.done.wait(self.TICK):
             self.ticks += 1
             if self.ticks * self.TICK > 60 * self.minutes:
-                sys.stderr.write(
-                    f"tabatlas: error: nothing moved for {self.minutes:g} minutes (hang_minutes): "
-                    "a rank, a disk or a device hangs. Run it again to resume.\n"
-                )
-                sys.stderr.flush()
-                os._exit(Interrupted.exit_code)
+                try:
+                    sys.stderr.write(
+                        f"tabatlas: error: nothing moved for {self.minutes:g} minutes "
+                        "(hang_minutes): a rank, a disk or a device hangs. Run it again to "
+                        "resume.\n"
+                    )
+                    sys.stderr.flush()
+                finally:  # also where nobody reads it any more
+                    os._exit(Interrupted.exit_code)
 
     def __exit__(self, *error: object) -> None:
         self.done.set()
