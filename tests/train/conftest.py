@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import make_commands
 from owners import LONG, Child
 
+from small_atlas import Atlas
 from tabatlas.train import owner as owner_module
+
+
+@pytest.fixture(scope="session")
+def commands(atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    """Arguments of each stage that trains."""
+    return make_commands(atlas, tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture
