@@ -47,8 +47,8 @@ from tabatlas.train.tensors import (
 logger = logging.getLogger(__name__)
 
 
-# Knobs that change how fast a run is and nothing that it learns.
-SPEED = ("loader_threads", "loader_bytes", "checkpoint_minutes", "hang_minutes")
+# They change how fast a run is and nothing that it learns.
+SPEED_KNOBS = ("loader_threads", "loader_bytes", "checkpoint_minutes", "hang_minutes")
 
 
 class Knobs(Protocol):
@@ -325,7 +325,7 @@ def key_run(
 ) -> str:
     """Name of a run's checkpoints: a digest of everything that its weights depend on."""
     key = {
-        "settings": {name: value for name, value in settings.items() if name not in SPEED},
+        "settings": {name: value for name, value in settings.items() if name not in SPEED_KNOBS},
         "inputs": inputs,
         "code": stage_digest(stage),
         "device": device.type,

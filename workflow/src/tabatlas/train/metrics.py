@@ -45,7 +45,7 @@ class Metrics:
 
     def to_tensor(self) -> Tensor:
         """The text as bytes (n,) uint8."""
-        return torch.from_numpy(np.frombuffer(bytes(self.text), dtype=np.uint8).copy())
+        return torch.tensor(np.frombuffer(self.text, dtype=np.uint8))
 
     @classmethod
     def from_tensor(cls, text: Tensor) -> "Metrics":
