@@ -279,6 +279,23 @@ def test_who_was_taken_over_keeps_no_cells_of_a_loss_that_is_no_number(source, t
     assert not list(tmp_path.glob("not-finite*"))
 
 
+def test_a_score_that_is_no_number_stops_too(source, tmp_path):
+    trainer = make_trainer(source, tmp_path)
+    trainer.task.validate = lambda: {"validation_loss": 1.0, "validation_macro_f1": math.nan}
+    with pytest.raises(ModelError, match="the validation macro f1 is nan after epoch 0"):
+        trainer.run()
+
+
+def test_a_gpu_without_room_says_which_knob_makes_some(source, tmp_path):
+    def fail(inputs, totals):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
+
+    trainer = make_trainer(source, tmp_path)
+    trainer.task.loss = fail
+    with pytest.raises(ConfigError, match=r"batch_size: 32: .* 2 GiB\.\)\. Raise micro_batches"):
+        trainer.run()
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -103,13 +103,13 @@ def start_log(stage: str) -> str:
     Of the processes that `torchrun` started all say who they are, and the first one alone tells
     how it goes.
     """
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    rank = 0 if alone else int(os.environ.get("RANK", "0"))
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    rank = "0" if alone else os.environ.get("RANK", "0")
     title = stage if alone else f"{stage} rank {rank}"
     logging.basicConfig(
         stream=sys.stderr, format=f"%(asctime)s {title} %(message)s", datefmt="%H:%M:%S"
     )
-    logging.getLogger(__package__).setLevel(logging.WARNING if rank else logging.INFO)
+    logging.getLogger(__package__).setLevel(logging.INFO if rank == "0" else logging.WARNING)
     return title
 
 

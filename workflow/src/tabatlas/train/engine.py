@@ -163,7 +163,14 @@ class Trainer:
         now, rate = self.progress, self.current_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        outcome = self.stepper.take(micro_batches, now.epoch, now.minibatch)
+        try:
+            outcome = self.stepper.take(micro_batches, now.epoch, now.minibatch)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"batch_size: {self.knobs.batch_size}: its cells have no room on the GPU "
+                f"({str(error).splitlines()[0]}). Raise micro_batches, so that fewer are there at "
+                "once, or lower batch_size."
+            ) from None
         if not outcome.is_finite:
             self.refuse(outcome, micro_batches)
         self.update_average()
@@ -229,11 +236,12 @@ class Trainer:
         now = self.progress
         scores = self.ranks.tell(self.validate() if self.ranks.is_first else None)
         self.watchdog.feed()
-        if not np.isfinite(scores["validation_loss"]):
-            raise ModelError(
-                f"the validation loss is {scores['validation_loss']} after epoch {now.epoch}. "
-                f"Lower learning_rate and start again; the checkpoints in {self.folder} are good."
-            )
+        for name, value in scores.items():
+            if not np.isfinite(value):
+                raise ModelError(
+                    f"the {name.replace('_', ' ')} is {value} after epoch {now.epoch}. Lower "
+                    f"learning_rate and start again; the checkpoints in {self.folder} are good."
+                )
         place = {"epoch": now.epoch, "step": now.step}
         train_loss = now.loss_sum / self.order.n_cells
         now.metrics.append(place | {"train_loss": train_loss} | scores)

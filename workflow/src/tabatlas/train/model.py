@@ -29,7 +29,7 @@ from tabatlas.train.tensors import (
     write_tensors,
 )
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, CONFIG, GENES = "model.safetensors", "config.json", "genes.parquet"
 
 

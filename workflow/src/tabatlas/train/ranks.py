@@ -94,6 +94,8 @@ class Ranks:
         """A context in which a rank that does not answer ends this one too, resumably."""
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise  # our own trouble
         except RuntimeError as error:
             # As gloo words it: "[file:line] Reason. Advice".
             reason = str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]
