@@ -118,7 +118,8 @@ class SmallRun:
             r"checkpoint-\d{10}-\d{6}\.safetensors|owner-\d{6}\.json|metrics\.jsonl|speed\.jsonl"
         )
         strange = [name for name in names if not kept.fullmatch(name)]
-        return strange + [name for name in names if name[0] == "c"][2:]
+        # Two are kept; killed between the last one's new name and the end of the oldest, three.
+        return strange + [name for name in names if name[0] == "c"][3:]
 
 
 def open_process(command: list[Any], log: Path, environment: dict[str, str]) -> subprocess.Popen:
