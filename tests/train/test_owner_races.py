@@ -7,10 +7,12 @@ import signal
 import time
 
 import pytest
+import torch
 from owners import FORK, leave_record, list_names, time_own
 
 from tabatlas.errors import Interrupted
 from tabatlas.train import owner as owner_module
+from tabatlas.train.checkpoint import write_checkpoint
 from tabatlas.train.owner import Owner, own, path_of
 
 pytestmark = pytest.mark.usefixtures("pace")
@@ -261,3 +263,35 @@ def test_a_takeover_just_after_the_last_look_is_fenced_too(tmp_path, monkeypatch
         time.sleep(0.15)
     assert list_names(tmp_path) == ["owner-000002.json"]
     assert path_of(tmp_path, 2).read_text() == "the next owner"
+
+
+# Asleep between the last look and the rename
+
+
+class Sleepy:
+    """An owner that falls asleep right after it looked for the last time, until it is followed."""
+
+    def __init__(self, owner, follow):
+        self.owner, self.token, self.follow = owner, owner.token, follow
+        self.n_looks = 0
+
+    def check(self):
+        self.owner.check()
+        self.n_looks += 1
+        if self.n_looks == 2:  # before the rename
+            self.follow()
+
+
+def test_who_sleeps_between_the_last_look_and_the_rename_names_nothing(tmp_path, pace):
+    pace(beat=60.0)
+    with own(tmp_path) as old, contextlib.ExitStack() as later:
+
+        def follow():
+            os.utime(old.path, (0, 0))
+            later.enter_context(own(tmp_path))
+
+        with pytest.raises(Interrupted, match=r"token 1\) was taken for dead"):
+            write_checkpoint(tmp_path, 5, {"a": torch.ones(3)}, {}, Sleepy(old, follow))
+        assert list_names(tmp_path) == ["owner-000002.json"]
+        with pytest.raises(Interrupted):
+            old.check()
