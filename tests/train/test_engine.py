@@ -20,6 +20,7 @@ from tabatlas.train.checkpoint import read_newest
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Trainer, key_run
 from tabatlas.train.owner import path_of
+from tabatlas.train.metrics import Metrics
 from tabatlas.train.ranks import Ranks
 from tabatlas.train.schedule import build_optimizer, scale_rate
 from tabatlas.train.settings import TrainingSettings
@@ -139,6 +140,15 @@ def test_metrics_are_cut_to_the_checkpoint(source, tmp_path):
     path.write_bytes(path.read_bytes() + b'{"step": 7, "loss": 1}\n{"st')
     make_trainer(source, tmp_path / "stopped").run()
     assert path.read_bytes() == bytes(wanted.metrics.text)
+
+
+def test_metrics_of_who_lost_the_run_get_no_name(tmp_path):
+    def check():
+        raise Interrupted("another owner")
+
+    with pytest.raises(Interrupted):
+        Metrics(bytearray(b"{}\n")).write(tmp_path, check)
+    assert not list(tmp_path.iterdir())
 
 
 def test_micro_batches_add_up_to_the_minibatch(source, tmp_path):
