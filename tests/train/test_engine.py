@@ -19,8 +19,8 @@ from tabatlas.train import engine
 from tabatlas.train.checkpoint import read_newest
 from tabatlas.train.device import choose_device, seed_generator
 from tabatlas.train.engine import Trainer, key_run
-from tabatlas.train.owner import path_of
 from tabatlas.train.metrics import Metrics
+from tabatlas.train.owner import path_of
 from tabatlas.train.ranks import Ranks
 from tabatlas.train.schedule import build_optimizer, scale_rate
 from tabatlas.train.settings import TrainingSettings
