@@ -22,12 +22,8 @@ def train(
     return {path.name: path.read_bytes() for path in (folder / "model").iterdir()}, done.stderr
 
 
-SLOW = [
-    pytest.param(stage, marks=pytest.mark.slow) for stage in ("finetune", "integrate", "explain")
-]
-
-
-@pytest.mark.parametrize("stage", ["pretrain", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "integrate", "explain"])
 def test_two_ranks_write_the_same_model_as_one_process(commands, tmp_path, stage):
     alone, _ = train(stage, commands[stage], tmp_path / "alone")
     both, told = train(stage, commands[stage], tmp_path / "both", TORCHRUN)

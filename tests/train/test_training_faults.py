@@ -114,6 +114,7 @@ def test_more_ranks_give_the_same_bytes(run, server, short, world):
     assert run.ending() == short.ending
 
 
+@pytest.mark.slow
 def test_a_sum_over_ranks_in_any_order_sees_the_same_cells(atlas, tmp_path, server):
     runs = [SmallRun(atlas.pack, tmp_path / f"{n}", **SHORT, reduction="allreduce") for n in (1, 2)]
     for run, world in zip(runs, (1, 2), strict=True):
@@ -137,6 +138,7 @@ def test_a_run_that_loses_ranks_ends_the_same_with_fewer(atlas, tmp_path, server
     assert set(story.codes) <= {75}, story
 
 
+@pytest.mark.slow
 def test_of_eight_trainers_one_trains(run, server, short):
     # A heartbeat that comes before the short training is over: who looks then is refused.
     attempts = [run.start(server, LEASE_SECONDS="5") for _ in range(8)]
@@ -171,6 +173,7 @@ def test_an_owner_that_slept_through_a_takeover_writes_nothing(run, server, shor
     assert snapshot(run.kept) == before
 
 
+@pytest.mark.slow
 def test_an_owner_that_sleeps_keeps_others_out_no_longer_than_its_lease(run, server, short):
     asleep = run.start(server, **QUICK_LEASE)
     asleep.await_phase("step", 3)
@@ -265,6 +268,7 @@ def run_on_disk(run, small_disk) -> SmallRun:
     return run
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_resumably(run_on_disk, small_disk, server, short):
     attempt = run_on_disk.start(server)
     attempt.await_phase("between", 4)
