@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from tabatlas.train.pace import Pace
 from tabatlas.train.ranks import join_ranks
 from tabatlas.train.schedule import build_optimizer, scale_rate
 from tabatlas.train.signals import Listening, Watchdog
-from tabatlas.train.step import Outcome, Stepper, Task
+from tabatlas.train.step import Knobs, Outcome, Stepper, Task
 from tabatlas.train.tensors import (
     digest_tensors,
     load_weights,
@@ -49,25 +49,6 @@ logger = logging.getLogger(__name__)
 
 # They change how fast a run is and nothing that it learns.
 SPEED_KNOBS = ("loader_threads", "loader_bytes", "checkpoint_minutes", "hang_minutes")
-
-
-class Knobs(Protocol):
-    """The settings that the engine reads; see `train.settings` for their meaning."""
-
-    seed: int
-    epochs: int
-    patience: int
-    batch_size: int
-    micro_batches: int
-    reduction: str
-    precision: str
-    learning_rate: float
-    weight_decay: float
-    warmup: float
-    clip_norm: float
-    ema: float
-    checkpoint_minutes: float
-    hang_minutes: float
 
 
 @dataclass

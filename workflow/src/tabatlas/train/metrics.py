@@ -5,7 +5,6 @@ and miss none, whenever a run is killed.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +34,9 @@ class Metrics:
         return [json.loads(line) for line in self.text.splitlines()]
 
     def write(self, folder: Path, check: Callable[[], None] = lambda: None) -> None:
-        """Write `metrics.jsonl` durably; `check` has the last word before it takes its name."""
+        """Write `metrics.jsonl`; `check` has the last word before it takes its name."""
         with atomic_path(folder / METRICS) as temporary:
-            with open(temporary, "wb") as file:
-                file.write(self.text)
-                file.flush()
-                os.fsync(file.fileno())
+            temporary.write_bytes(self.text)
             check()
 
     def to_tensor(self) -> Tensor:

@@ -36,6 +36,25 @@ class Task(Protocol):
         """Scores on the validation cells; `validation_loss` decides about early stopping."""
 
 
+class Knobs(Protocol):
+    """The settings that the engine reads; see `train.settings` for their meaning."""
+
+    seed: int
+    epochs: int
+    patience: int
+    batch_size: int
+    micro_batches: int
+    reduction: str
+    precision: str
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    clip_norm: float
+    ema: float
+    checkpoint_minutes: float
+    hang_minutes: float
+
+
 class Outcome(NamedTuple):
     """What a step found."""
 
@@ -54,7 +73,7 @@ class Stepper:
     """Turns this rank's micro-batches into the gradient of the whole minibatch, and follows it."""
 
     def __init__(
-        self, task: Task, optimizer: torch.optim.Optimizer, ranks: Ranks, knobs: Any
+        self, task: Task, optimizer: torch.optim.Optimizer, ranks: Ranks, knobs: Knobs
     ) -> None:
         self.task, self.optimizer, self.ranks, self.knobs = task, optimizer, ranks, knobs
         self.share = ranks.share(knobs.micro_batches)
