@@ -5,6 +5,7 @@
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/settings.smk"
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/qc.smk"

@@ -1,10 +1,12 @@
 """Fixtures that several folders share."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from fake_slurm import FakeSlurm
 from small_atlas import Atlas, make_atlas
 from small_bundle import make_bundle, make_models
 
@@ -37,3 +39,12 @@ def models(atlas: Atlas, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(atlas: Atlas, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the small atlas. Its genes are the first protein-coding ones of the human."""
     return make_bundle(atlas, models, tmp_path_factory.mktemp("bundle"))[0]
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """Commands of Slurm without any answer yet."""
+    folder = tmp_path / "slurm commands"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return FakeSlurm(folder)

@@ -10,7 +10,7 @@ import pytest
 from tabatlas.provenance import PACKAGE, imports_of
 
 LAYERS = (
-    ("errors", "names"),
+    ("errors", "names", "slurm"),
     ("settings", "provenance", "formats"),
     ("genes", "counts", "tables", "ontology", "experiment"),
     ("simulate",),

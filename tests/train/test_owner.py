@@ -1,9 +1,11 @@
 import builtins
 import errno
+import json
 import os
 import signal
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from owners import FORK, leave_record, list_names, live, time_own
 from tabatlas import provenance
 from tabatlas.errors import Interrupted
 from tabatlas.train import owner as owner_module
-from tabatlas.train.owner import describe_process, own, path_of, read_owner, read_stat
+from tabatlas.train.owner import Seen, describe_process, own, path_of, read_owner, read_stat
 
 pytestmark = pytest.mark.usefixtures("pace")
 
@@ -43,19 +45,21 @@ def test_an_error_in_the_block_releases_the_run_too(tmp_path):
     assert time_own(tmp_path)[1] < 1
 
 
-def test_a_second_process_is_refused_and_told_by_whom(tmp_path, start, monkeypatch):
+def test_a_second_process_is_refused_and_told_by_whom(tmp_path, start, monkeypatch, fake_slurm):
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    child = start(tmp_path)
+    fake_slurm.answer("squeue", "echo 77 RUNNING")
+    folder = tmp_path / "run"
+    child = start(folder)
     assert child.hear() == 1
-    before = list_names(tmp_path)
-    with pytest.raises(Interrupted) as stop, own(tmp_path):
+    before = list_names(folder)
+    with pytest.raises(Interrupted) as stop, own(folder):
         pass
     assert stop.value.exit_code == 75
-    for part in (str(tmp_path), os.uname().nodename, f"pid {child.pid}", "Slurm job 77", "again"):
+    for part in (str(folder), os.uname().nodename, f"pid {child.pid}", "Slurm job 77", "again"):
         assert part in str(stop.value)
     child.ask("write")
     assert child.hear() == "written"
-    assert list_names(tmp_path) == sorted([*before, "weights-1"])
+    assert list_names(folder) == sorted([*before, "weights-1"])
 
 
 def test_a_waiting_process_starts_when_the_owner_is_released(tmp_path, start, pace):
@@ -69,6 +73,31 @@ def test_a_waiting_process_starts_when_the_owner_is_released(tmp_path, start, pa
 def test_two_threads_of_one_process_do_not_both_own(tmp_path):
     with own(tmp_path), pytest.raises(Interrupted), own(tmp_path):
         pass
+
+
+# Owners whose job is over
+
+
+def test_an_owner_that_lives_on_after_its_job_is_followed_at_once(
+    tmp_path, start, monkeypatch, fake_slurm
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    fake_slurm.answer("squeue", "echo 77 NODE_FAIL; echo 78 RUNNING")
+    child = start(tmp_path / "run")
+    child.hear()
+    assert time_own(tmp_path / "run")[0] == 2
+    child.ask("write")
+    assert "another owner" in child.hear()
+
+
+@pytest.mark.parametrize(
+    ("job", "user", "given_up"),
+    [("77", 0, True), ("78", 0, False), (None, 0, False), ("77", 1, False)],
+)
+def test_only_our_own_jobs_are_known_to_be_over(fake_slurm, job, user, given_up):
+    fake_slurm.answer("squeue", "echo 78 RUNNING")
+    text = json.dumps(asdict(replace(describe_process(), job=job))).encode()
+    assert Seen(1, text, 0, os.getuid() + user).is_given_up() == given_up
 
 
 # Dead owners

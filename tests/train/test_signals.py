@@ -3,11 +3,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tabatlas.errors import Interrupted
-from tabatlas.train.signals import STOPPING, Listening
+from tabatlas.train.signals import STOPPING, Listening, await_end_of_job, name_signal
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -20,7 +21,7 @@ def test_a_signal_is_noted_and_a_second_does_no_harm(number):
             signal.raise_signal(number)
             signal.raise_signal(number)
             assert listening.heard == number
-            assert listening.describe() == number.name
+            assert listening.describe() == name_signal(number)
             raise Interrupted
         assert signal.getsignal(number) == signal.SIG_DFL
     finally:
@@ -49,6 +50,30 @@ def test_what_nohup_or_a_shell_ignores_stays_ignored(number):
         assert signal.getsignal(number) == signal.SIG_IGN
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize(("left", "wait"), [(3600, 3480), (60, 48), (-5, 0.001)])
+def test_an_alarm_comes_before_the_end_of_the_job(fake_slurm, monkeypatch, left, wait):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    fake_slurm.answer("squeue", f"echo {int(time.time()) + left}")
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        await_end_of_job()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] <= wait
+        assert signal.setitimer(signal.ITIMER_REAL, 0)[0] > wait - 10 or wait < 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("job", [None, "12"])
+def test_without_a_job_or_its_end_no_alarm_comes(fake_slurm, monkeypatch, job):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    fake_slurm.answer("squeue", "echo N/A" if job else f"echo {int(time.time()) + 10}")
+    await_end_of_job()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 WATCHED = """

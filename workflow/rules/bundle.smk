@@ -19,11 +19,13 @@ rule bundle:
         f"{LOGS}/bundle.log",
     benchmark:
         f"{BENCHMARKS}/bundle.tsv"
+    group:
+        "finish"
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=4000,
-        runtime=15,
+        mem_mb=memory(2000, per_thousand_cells=0.5),
+        runtime=minutes(15),
     params:
         code=stage_digest("bundle"),
         atlas=ATLAS,
@@ -34,9 +36,9 @@ rule bundle:
         explanations=input_folder("explanations"),
         bundles=output_folder,
     shell:
-        "tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas bundle --atlas {params.atlas:q} --sources {input.sources:q}"
         " --manifest {input.manifest:q} --proof {input.proof:q} --encoder {params.encoder:q}"
         " --classifier {params.classifier:q} --embedder {params.embedder:q}"
         " --effects {params.effects:q} --explanations {params.explanations:q}"
         " --settings {input.settings:q}"
-        " --bundles {params.bundles:q} --facts {output.facts:q} 2>&1 | tee -i {log:q}"
+        " --bundles {params.bundles:q} --facts {output.facts:q}"

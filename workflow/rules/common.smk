@@ -49,11 +49,6 @@ REPLICATE_SEEDS = range(
 )
 
 
-# A signal to all processes of a job is for the command. If the shell or `tee` ended with it, the
-# job would be over before the command has written its checkpoint, and its last words lost.
-shell.prefix("set -euo pipefail; trap '' TERM USR1; ")
-
-
 wildcard_constraints:
     dataset="|".join(map(re.escape, DATASETS)),
     screen="|".join(map(re.escape, SCREENS)) or "none",
@@ -145,8 +140,3 @@ def soma_folder(wildcards, output):
 def shards_folder(wildcards, output):
     """Where training caches stand, beside the file that names the current one."""
     return f"{folder_of(output.pack)}/shards"
-
-
-def input_mb(wildcards, input, attempt):
-    """Memory: a matrix is held decompressed, twice, beside the libraries."""
-    return int((1500 + 10 * input.size_mb) * attempt)

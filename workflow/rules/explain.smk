@@ -17,7 +17,8 @@ rule replicate:
         "../../envs/gpu.yaml"
     threads: CONFIG.finetune.threads
     resources:
-        mem_mb=16000,
+        **GPU,
+        mem_mb=memory(8000, per_thousand_cells=1),
         runtime=720,
     params:
         code=stage_digest("explain"),
@@ -25,9 +26,9 @@ rule replicate:
         model=output_folder,
         checkpoints=f"{RESULTS}/checkpoints/explain",
     shell:
-        "tabatlas explain replicate --seed {wildcards.seed:q} --encoder {params.encoder:q}"
+        "logged {log:q} {resources.mem_mb} {resources.launch} tabatlas explain replicate --seed {wildcards.seed:q} --encoder {params.encoder:q}"
         " --pack {input.pack:q} --training {input.training:q}"
-        " --checkpoints {params.checkpoints:q} --model {params.model:q} 2>&1 | tee -i {log:q}"
+        " --checkpoints {params.checkpoints:q} --model {params.model:q}"
 
 
 rule explain:
@@ -57,16 +58,17 @@ rule explain:
         "../../envs/gpu.yaml"
     threads: CONFIG.finetune.threads
     resources:
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=memory(8000, per_thousand_cells=1),
+        runtime=minutes(240),
+        gpu=1,
     params:
         code=stage_digest("explain"),
         classifier=input_folder("classifier"),
         replicates=replicate_folders,
     shell:
-        "tabatlas explain attribute --classifier {params.classifier:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas explain attribute --classifier {params.classifier:q}"
         " --replicates {params.replicates:q} --pack {input.pack:q} --manifest {input.manifest:q}"
         " --split {input.split:q} --markers {input.markers:q} --training {input.training:q}"
         " --settings {input.settings:q} --masks {output.masks:q}"
         " --importances {output.importances:q} --types {output.types:q} --steps {output.steps:q}"
-        " --scores {output.scores:q} 2>&1 | tee -i {log:q}"
+        " --scores {output.scores:q}"

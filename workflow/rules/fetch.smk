@@ -16,14 +16,13 @@ rule simulate:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory(2000),
+        runtime=minutes(10),
     params:
         code=stage_digest("simulate"),
     shell:
-        "tabatlas simulate --dataset {wildcards.name:q} --settings {input.settings:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas simulate --dataset {wildcards.name:q} --settings {input.settings:q}"
         " --cells {output.cells:q} --truth {output.truth:q} --markers {output.markers:q}"
-        " 2>&1 | tee -i {log:q}"
 
 
 rule fetch:
@@ -41,10 +40,10 @@ rule fetch:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=input_mb,
-        runtime=60,
+        mem_mb=memory(1500, per_input_mb=10),
+        runtime=minutes(60),
     params:
         code=stage_digest("fetch"),
     shell:
-        "tabatlas fetch --row {input.row:q} --settings {input.settings:q}"
-        " --source {input.source:q} --cells {output.cells:q} --facts {output.facts:q} 2>&1 | tee -i {log:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas fetch --row {input.row:q} --settings {input.settings:q}"
+        " --source {input.source:q} --cells {output.cells:q} --facts {output.facts:q}"

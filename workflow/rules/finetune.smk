@@ -20,7 +20,8 @@ rule finetune:
         "../../envs/gpu.yaml"
     threads: CONFIG.finetune.threads
     resources:
-        mem_mb=16000,
+        **GPU,
+        mem_mb=memory(8000, per_thousand_cells=1),
         runtime=720,
     params:
         code=stage_digest("finetune"),
@@ -28,7 +29,7 @@ rule finetune:
         model=output_folder,
         checkpoints=f"{RESULTS}/checkpoints/finetune",
     shell:
-        "tabatlas finetune --encoder {params.encoder:q} --pack {input.pack:q}"
+        "logged {log:q} {resources.mem_mb} {resources.launch} tabatlas finetune --encoder {params.encoder:q} --pack {input.pack:q}"
         " --manifest {input.manifest:q} --split {input.split:q} --proof {input.proof:q}"
         " --settings {input.settings:q} --checkpoints {params.checkpoints:q}"
-        " --model {params.model:q} 2>&1 | tee -i {log:q}"
+        " --model {params.model:q}"

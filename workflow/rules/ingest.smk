@@ -17,15 +17,14 @@ rule register:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=input_mb,
-        runtime=60,
+        mem_mb=memory(1500, per_thousand_cells=2),
+        runtime=minutes(60),
     params:
         code=stage_digest("ingest"),
         store=soma_folder,
     shell:
-        "tabatlas ingest register --sources {input.sources:q} --facts {input.facts:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas ingest register --sources {input.sources:q} --facts {input.facts:q}"
         " --settings {input.settings:q} --store {params.store:q} --registry {output.registry:q}"
-        " 2>&1 | tee -i {log:q}"
 
 
 rule append:
@@ -43,14 +42,14 @@ rule append:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=input_mb,
-        runtime=120,
+        mem_mb=memory(2000, per_thousand_cells=30),
+        runtime=minutes(120),
     params:
         code=stage_digest("ingest"),
     shell:
-        "tabatlas ingest append --source {input.source:q} --facts {input.facts:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas ingest append --source {input.source:q} --facts {input.facts:q}"
         " --settings {input.settings:q} --registry {input.registry:q}"
-        " --receipt {output.receipt:q} 2>&1 | tee -i {log:q}"
+        " --receipt {output.receipt:q}"
 
 
 rule seal:
@@ -66,10 +65,10 @@ rule seal:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory(4000, per_thousand_cells=1),
+        runtime=minutes(240),
     params:
         code=stage_digest("ingest"),
     shell:
-        "tabatlas ingest seal --registry {input.registry:q} --receipts {input.receipts:q}"
-        " --manifest {output.manifest:q} 2>&1 | tee -i {log:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas ingest seal --registry {input.registry:q} --receipts {input.receipts:q}"
+        " --manifest {output.manifest:q}"

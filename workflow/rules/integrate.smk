@@ -20,7 +20,8 @@ rule integrate:
         "../../envs/gpu.yaml"
     threads: CONFIG.integrate.threads
     resources:
-        mem_mb=16000,
+        **GPU,
+        mem_mb=memory(8000, per_thousand_cells=2),
         runtime=720,
     params:
         code=stage_digest("integrate"),
@@ -28,7 +29,7 @@ rule integrate:
         model=output_folder,
         checkpoints=f"{RESULTS}/checkpoints/integrate",
     shell:
-        "tabatlas integrate --encoder {params.encoder:q} --pack {input.pack:q}"
+        "logged {log:q} {resources.mem_mb} {resources.launch} tabatlas integrate --encoder {params.encoder:q} --pack {input.pack:q}"
         " --manifest {input.manifest:q} --settings {input.settings:q}"
         " --checkpoints {params.checkpoints:q} --embedding {output.embedding:q}"
-        " --layout {output.layout:q} --model {params.model:q} 2>&1 | tee -i {log:q}"
+        " --layout {output.layout:q} --model {params.model:q}"

@@ -17,10 +17,10 @@ rule normalize:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=input_mb,
-        runtime=60,
+        mem_mb=memory(1500, per_thousand_cells=60),
+        runtime=minutes(60),
     params:
         code=stage_digest("normalize"),
     shell:
-        "tabatlas normalize --cells {input.cells:q} --settings {input.settings:q}"
-        " --normalized {output.normalized:q} --facts {output.facts:q} 2>&1 | tee -i {log:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas normalize --cells {input.cells:q} --settings {input.settings:q}"
+        " --normalized {output.normalized:q} --facts {output.facts:q}"

@@ -18,12 +18,11 @@ rule pack:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory(4000, per_thousand_cells=1),
+        runtime=minutes(240),
     params:
         code=stage_digest("pack"),
         shards=shards_folder,
     shell:
-        "tabatlas pack --manifest {input.manifest:q} --split {input.split:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas pack --manifest {input.manifest:q} --split {input.split:q}"
         " --settings {input.settings:q} --shards {params.shards:q} --pack {output.pack:q}"
-        " 2>&1 | tee -i {log:q}"

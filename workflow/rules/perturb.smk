@@ -17,14 +17,14 @@ rule read_screen:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=input_mb,
-        runtime=60,
+        mem_mb=memory(1500, per_input_mb=10),
+        runtime=minutes(60),
     params:
         code=stage_digest("perturb"),
     shell:
-        "tabatlas perturb read --screen {wildcards.screen:q} --settings {input.settings:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas perturb read --screen {wildcards.screen:q} --settings {input.settings:q}"
         " --fetch {input.fetch:q} --source {input.source:q} --cells {output.cells:q}"
-        " --facts {output.facts:q} 2>&1 | tee -i {log:q}"
+        " --facts {output.facts:q}"
 
 
 rule perturb:
@@ -48,15 +48,16 @@ rule perturb:
         "../../envs/gpu.yaml"
     threads: CONFIG.perturb.threads
     resources:
-        mem_mb=input_mb,
-        runtime=240,
+        mem_mb=memory(4000, per_thousand_cells=5),
+        runtime=minutes(240),
+        gpu=1,
     params:
         code=stage_digest("perturb"),
         encoder=input_folder("encoder"),
         model=output_folder,
     shell:
-        "tabatlas perturb predict --encoder {params.encoder:q} --pack {input.pack:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas perturb predict --encoder {params.encoder:q} --pack {input.pack:q}"
         " --manifest {input.manifest:q} --split {input.split:q}"
         " --perturbations {input.perturbations:q} --proof {input.proof:q}"
         " --screens {input.screens:q} --facts {input.facts:q} --settings {input.settings:q}"
-        " --model {params.model:q} 2>&1 | tee -i {log:q}"
+        " --model {params.model:q}"

@@ -17,12 +17,13 @@ rule pretrain:
         "../../envs/gpu.yaml"
     threads: CONFIG.pretrain.threads
     resources:
-        mem_mb=16000,
+        **GPU,
+        mem_mb=memory(8000, per_thousand_cells=1),
         runtime=1440,
     params:
         code=stage_digest("pretrain"),
         model=output_folder,
         checkpoints=f"{RESULTS}/checkpoints/pretrain",
     shell:
-        "tabatlas pretrain --pack {input.pack:q} --settings {input.settings:q}"
-        " --checkpoints {params.checkpoints:q} --model {params.model:q} 2>&1 | tee -i {log:q}"
+        "logged {log:q} {resources.mem_mb} {resources.launch} tabatlas pretrain --pack {input.pack:q} --settings {input.settings:q}"
+        " --checkpoints {params.checkpoints:q} --model {params.model:q}"

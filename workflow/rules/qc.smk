@@ -17,11 +17,10 @@ rule qc:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=input_mb,
-        runtime=120,
+        mem_mb=memory(1500, per_thousand_cells=60),
+        runtime=minutes(120),
     params:
         code=stage_digest("qc"),
     shell:
-        "tabatlas qc --counts {input.counts:q} --settings {input.settings:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas qc --counts {input.counts:q} --settings {input.settings:q}"
         " --cells {output.cells:q} --table {output.table:q} --facts {output.facts:q}"
-        " 2>&1 | tee -i {log:q}"

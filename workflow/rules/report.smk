@@ -24,16 +24,18 @@ rule report:
         f"{LOGS}/report.log",
     benchmark:
         f"{BENCHMARKS}/report.tsv"
+    group:
+        "finish"
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=memory(2000, per_thousand_cells=0.5),
+        runtime=minutes(15),
     params:
         code=stage_digest("report"),
         benchmarks=BENCHMARKS,
     shell:
-        "tabatlas report --fetch {input.fetch:q} --qc {input.qc:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas report --fetch {input.fetch:q} --qc {input.qc:q}"
         " --normalize {input.normalize:q} --manifest {input.manifest:q} --split {input.split:q}"
         " --pretrain-metrics {input.pretrain[0]:q} --pretrain-scores {input.pretrain[1]:q}"
         " --finetune-metrics {input.finetune[0]:q} --finetune-scores {input.finetune[1]:q}"
@@ -42,4 +44,4 @@ rule report:
         " --explain-scores {input.explain:q}"
         " --bundle {input.bundle:q} --benchmarks {params.benchmarks:q}"
         " --settings {input.settings:q} --html {output.html:q} --json {output.json:q}"
-        " --run {output.run:q} 2>&1 | tee -i {log:q}"
+        " --run {output.run:q}"

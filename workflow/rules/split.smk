@@ -17,11 +17,11 @@ rule split:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=memory(2000, per_thousand_cells=1),
+        runtime=minutes(30),
     params:
         code=stage_digest("split"),
     shell:
-        "tabatlas split --manifest {input.manifest:q} --settings {input.settings:q}"
+        "logged {log:q} {resources.mem_mb} tabatlas split --manifest {input.manifest:q} --settings {input.settings:q}"
         " --cells {output.cells:q} --perturbations {output.perturbations:q}"
-        " --proof {output.proof:q} 2>&1 | tee -i {log:q}"
+        " --proof {output.proof:q}"

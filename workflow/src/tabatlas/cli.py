@@ -18,7 +18,7 @@ from types import FrameType, ModuleType, NoneType
 from typing import Any
 
 from tabatlas.errors import InputError, Interrupted, TabatlasError
-from tabatlas.train.signals import STOPPING, choose_signals
+from tabatlas.train.signals import STOPPING, await_end_of_job, choose_signals, name_signal
 
 STAGES = {
     "simulate": "simulate one dataset of the demo atlas",
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     resumable = any(word.split("=")[0] == "--checkpoints" for word in arguments)
     with listening(own_process), failing(title, resumable):
+        if own_process and resumable:
+            await_end_of_job()
         parse_command(stage, arguments[1:])()
         sys.stdout.flush()  # a full disk shows here
 
@@ -89,9 +91,11 @@ def failing(title: str, resumable: bool) -> Iterator[None]:
             title, f"{error}. Check the path, its permissions and the space.", InputError.exit_code
         )
     except MemoryError as error:
-        fail(title, f"out of memory ({error}). Give the job more.", TabatlasError.exit_code)
+        # As where the kernel ends it for that: the workflow gives the next attempt more.
+        code = 128 + signal.SIGKILL
+        fail(title, f"out of memory ({error}). Give the job more.", code)
     except Stopped as stopped:
-        message = f"stopped by {signal.Signals(stopped.number).name}"
+        message = f"stopped by {name_signal(stopped.number)}"
         if resumable:
             fail(title, f"{message}; run it again.", Interrupted.exit_code)
         fail(title, message, 128 + stopped.number)

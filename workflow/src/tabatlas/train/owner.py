@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tabatlas import slurm
 from tabatlas.errors import Interrupted, show
 from tabatlas.provenance import make_folder, sync_folder
 
@@ -65,12 +66,18 @@ class Seen(NamedTuple):
     token: int
     text: bytes  # none: released
     beat: int  # nanoseconds, by the file system's own clock
+    user: int | None = None
 
     @property
     def process(self) -> Process | None:
         """Who it is; None where that cannot be read."""
         with contextlib.suppress(TypeError, ValueError):
             return Process(**json.loads(self.text))
+
+    def is_given_up(self) -> bool:
+        """Whether Slurm has ended its job, whatever it still does on a node that is cut off."""
+        job = self.process and self.process.job
+        return bool(job) and self.user == os.getuid() and slurm.is_over(job)
 
     def __str__(self) -> str:
         return str(self.process or ("unknown, its file is damaged" if self.text else "ended since"))
@@ -184,6 +191,9 @@ def await_turn(folder: Path, temporary: Path) -> int:
             return seen.token
         if watched is None or watched.text != seen.text:
             watched, since = seen, now
+            if seen.is_given_up():
+                logger.warning("%s: the job of its owner is over (%s); taken over", folder, seen)
+                return seen.token
         elif watched.beat != seen.beat:
             raise Interrupted(
                 f"{folder}: another process owns this run and is alive ({seen}). Let it finish, or "
@@ -202,7 +212,8 @@ def read_owner(folder: Path) -> Seen:
     try:
         # Opening makes a network file system ask the server; a `stat` by name may be a memory.
         with open(path_of(folder, token), "rb") as file:
-            return Seen(token, file.read(), os.fstat(file.fileno()).st_mtime_ns)
+            status = os.fstat(file.fileno())
+            return Seen(token, file.read(), status.st_mtime_ns, status.st_uid)
     except FileNotFoundError:
         # None, or removed since it was listed: a higher one is seen the next time.
         return Seen(token, b"", 0)

@@ -4,20 +4,43 @@ import os
 import signal
 import sys
 import threading
+import time
 
+from tabatlas import slurm
 from tabatlas.errors import Interrupted
 
 # Slurm warns with USR1 or TERM before it kills; a terminal sends INT for Ctrl-C, and HUP when it is
-# closed.
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+# closed; the alarm is our own, before the job's time is over.
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM, signal.SIGINT, signal.SIGHUP)
+WARNING_SECONDS = 120  # a step, its checkpoint on a slow disk, and the other ranks'
 
 
 def choose_signals() -> list[signal.Signals]:
     """Those of `STOPPING` that somebody may mean us by."""
     # The shell of our rules ignores these, for itself; `nohup` ignores HUP for what it starts, and
     # a shell INT for what runs behind it.
-    always = (signal.SIGTERM, signal.SIGUSR1)
+    always = (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
     return [one for one in STOPPING if one in always or signal.getsignal(one) != signal.SIG_IGN]
+
+
+def name_signal(number: int) -> str:
+    """What stopped us, as a message says it."""
+    alarm = number == signal.SIGALRM
+    return "the job's time limit, which is near" if alarm else signal.Signals(number).name
+
+
+def await_end_of_job() -> None:
+    """Have SIGALRM come before the Slurm job of this process reaches its time limit.
+
+    Slurm's own signal reaches only the first process of a job step at most sites.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    end = slurm.end_of_job(job) if job else None
+    if end is not None:
+        left = max(end - time.time(), 0)
+        # Half a minute of a job of two would not be worth its start.
+        wait = left - min(WARNING_SECONDS, left / 5)
+        signal.setitimer(signal.ITIMER_REAL, max(wait, 0.001))
 
 
 class Listening:
@@ -42,7 +65,7 @@ class Listening:
 
     def describe(self) -> str:
         """Which signal it was."""
-        return signal.Signals(self.heard).name if self.heard else "a signal to another rank"
+        return name_signal(self.heard) if self.heard else "a signal to another rank"
 
 
 class Watchdog:

@@ -1,0 +1,121 @@
+# What jobs ask for, how they are launched, and what is noted where one fails.
+
+from pathlib import Path
+
+from snakemake.io import apply_wildcards
+
+from tabatlas import slurm
+
+# `logged LOG MB COMMAND`: runs a command, and its words go to the log too.
+#
+# A signal to all processes of a job is for the command. If the shell or `tee` ended with it, the
+# job would be over before the command has written its checkpoint, and its last words lost.
+#
+# 137 is how a command ends that the kernel has killed for its memory, or that was refused more;
+# torchrun says the same of a rank. What it had is noted, and the next attempt gets more.
+shell.prefix("""
+set -euo pipefail
+trap '' TERM USR1
+logged() {{
+  local log=$1 mb=$2 code=0
+  shift 2
+  "$@" 2>&1 | tee -i "$log" || code=$?
+  if [ $code = 137 ] || {{ [ $code != 0 ] && grep -qs 'exitcode *: -9 ' "$log"; }}; then
+    echo "$mb" > "${{log%.log}}.memory"
+  fi
+  return $code
+}}
+""")
+
+
+def minutes(wanted):
+    """Time for what begins anew when it is run again: a retry gets more."""
+    return lambda wildcards, attempt: wanted * attempt
+
+
+def memory(base, per_thousand_cells=0, per_input_mb=0):
+    """Memory in MB by what is read: the cells of one dataset, or of all of them.
+
+    Where an attempt has failed for want of memory, twice what it had, as far as the partition goes.
+    """
+
+    def find_memory(wildcards, input, rulename):
+        wanted = base + per_thousand_cells * count_cells(wildcards) / 1000
+        if per_input_mb:
+            wanted += per_input_mb * input.size_mb
+        log = apply_wildcards(workflow.get_rule(rulename).log[0], wildcards)
+        failed = Path(log).with_suffix(".memory")
+        if failed.exists():
+            most = slurm.most_memory(asked(rulename, "slurm_partition"))
+            more = 2 * int(failed.read_text())
+            wanted = max(wanted, min(more, most or more))
+        return int(wanted)
+
+    return find_memory
+
+
+def count_cells(wildcards):
+    """Cells of the dataset of a job, or of the atlas, as far as they have been fetched."""
+    datasets = [wildcards.dataset] if "dataset" in wildcards.keys() else DATASETS
+    facts = [Path(f"{RESULTS}/fetch/{dataset}.json") for dataset in datasets]
+    return sum(
+        json.loads(path.read_text())["n_cells"] for path in facts if path.exists()
+    )
+
+
+def asked(rulename, resource, otherwise=None):
+    """What the profile or the command line asks for a rule."""
+    resources = workflow.get_rule(rulename).resources
+    if resource not in resources or resources[resource].is_evaluable():
+        return otherwise
+    return resources[resource].value
+
+
+def n_nodes(rulename):
+    """On how many nodes a rule trains."""
+    return asked(rulename, "nodes", 1)
+
+
+def n_gpus(rulename):
+    """On how many GPUs of each node a rule trains."""
+    nodes = n_nodes(rulename)
+    return max(1, asked(rulename, "gpu", nodes) // nodes)
+
+
+def only_on_several(value):
+    """A resource that exists only where a rule runs on several nodes."""
+
+    def find_value(wildcards, rulename):
+        return value(rulename) if n_nodes(rulename) > 1 else None
+
+    return find_value
+
+
+def launch(wildcards, rulename, threads):
+    """What starts a process per GPU, which is nothing where there is one."""
+    gpus, nodes = n_gpus(rulename), n_nodes(rulename)
+    torchrun = (
+        f"torchrun --no-python --nproc-per-node={gpus}"
+        " --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGUSR1"
+    )
+    if nodes == 1:
+        return f"{torchrun} --standalone" if gpus > 1 else ""
+    return (
+        f"srun --ntasks={nodes} --ntasks-per-node=1 --cpus-per-task={gpus * threads}"
+        f" --kill-on-bad-exit=1 {torchrun} --nnodes={nodes} --rdzv-backend=c10d"
+        " --rdzv-id=$SLURM_JOB_ID"
+        " --rdzv-endpoint=$(hostname):$((20000 + SLURM_JOB_ID % 10000))"
+    )
+
+
+# What training on GPUs needs. The profile says how many (`gpu`, of all nodes together),
+# which (`gpu_model`), where (`slurm_partition`) and on how many nodes (`nodes`). How it is launched
+# is a resource, because another number of GPUs is no reason to train again.
+GPU = dict(
+    gpu=lambda wildcards, rulename: n_nodes(rulename),
+    cpus_per_task=lambda wildcards, rulename, threads: n_gpus(rulename) * threads,
+    launch=launch,
+    mpi=only_on_several(lambda rulename: "srun"),
+    tasks=only_on_several(n_nodes),
+    tasks_per_gpu=only_on_several(lambda rulename: 0),
+)

@@ -1,0 +1,79 @@
+"""What Slurm knows about jobs and partitions.
+
+Only what it prints is used, so that nothing here needs more than its commands. Where it is not
+there, or does not answer, nothing is known and nobody waits.
+"""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+# States in which Slurm has ended a job, whatever its processes do on a node that is cut off.
+OVER = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "REVOKED",
+    "TIMEOUT",
+}
+# As the profile names jobs: `slurm-jobname-prefix`, and a run of snakemake.
+OUR_NAME = re.compile(r"tabatlas_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ANSWER_SECONDS = 60  # a busy controller takes its time
+CANCEL_SECONDS = 120  # sites give a job some 30 seconds from SIGTERM to SIGKILL
+
+
+def ask(*command: str) -> str | None:
+    """What a command of Slurm prints; None where it is not there, fails or does not answer."""
+    plain = os.environ | {"SLURM_TIME_FORMAT": "%s"}  # seconds since 1970
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=plain, timeout=ANSWER_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if done.returncode else done.stdout
+
+
+def end_of_job(job: str) -> float | None:
+    """When the job reaches its time limit, in seconds since 1970."""
+    told = (ask("squeue", "--noheader", "--jobs", job, "--format=%e") or "").strip()
+    return float(told) if told.isdigit() else None
+
+
+def is_over(job: str) -> bool:
+    """Whether Slurm has ended a job of this user. One that it has forgotten is."""
+    told = ask("squeue", "--noheader", "--me", "--states=all", "--format=%A %T")
+    if told is None:
+        return False
+    states = dict(line.split() for line in told.splitlines())
+    return states.get(job, "COMPLETED") in OVER
+
+
+def most_memory(partition: str | None) -> int | None:
+    """The memory of the largest node of a partition (of the default one) in MB."""
+    chosen = ["--partition", partition] if partition else []
+    told = ask("sinfo", "--noheader", "--Node", "--format=%m", *chosen)
+    return max((int(one) for one in (told or "").split() if one.isdigit()), default=None)
+
+
+def find_orphans(folder: Path) -> list[str]:
+    """This user's jobs that a snakemake working in `folder` submitted, in the queue or running."""
+    told = ask("squeue", "--noheader", "--me", "--format=%A|%j|%Z") or ""
+    jobs = [line.split("|", 2) for line in told.splitlines()]
+    return [job for job, name, place in jobs if OUR_NAME.fullmatch(name) and Path(place) == folder]
+
+
+def cancel(jobs: Collection[str]) -> list[str]:
+    """Cancel jobs and wait until Slurm has ended them; returns those that it has not."""
+    ask("scancel", *jobs)
+    latest = time.monotonic() + CANCEL_SECONDS
+    while (left := [job for job in jobs if not is_over(job)]) and time.monotonic() < latest:
+        time.sleep(2)
+    return left
