@@ -89,3 +89,32 @@ def test_cancelled_jobs_are_awaited(fake_slurm, monkeypatch):
     assert fake_slurm.calls[0] == "scancel 3"
     monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0)
     assert slurm.cancel(["4"]) == ["4"]
+
+
+@pytest.fixture
+def orphan(fake_slurm, tmp_path):
+    """A job of this folder, in the queue until it is cancelled."""
+    line = f"3|tabatlas_{uuid.uuid4()}|{tmp_path}"
+    fake_slurm.answer("scancel", ":")
+    fake_slurm.answer(
+        "squeue",
+        'if grep -q scancel "$(dirname "$0")/calls"; then echo 3 CANCELLED; '
+        f"else echo '{line}'; fi",
+    )
+    folder = tmp_path / ".snakemake" / "locks"
+    folder.mkdir(parents=True)
+    (folder / "0.output.lock").touch()
+    return fake_slurm
+
+
+def test_orphans_are_cancelled(orphan, tmp_path, caplog):
+    slurm.cancel_orphans(tmp_path)
+    assert "scancel 3" in orphan.calls
+    assert "jobs 3, " in caplog.text
+
+
+def test_jobs_of_a_snakemake_with_a_lock_are_left_alone(orphan, tmp_path, caplog):
+    (tmp_path / ".snakemake" / "locks" / "1.output.lock").touch()
+    slurm.cancel_orphans(tmp_path)
+    assert not any("scancel" in call for call in orphan.calls)
+    assert "left alone" in caplog.text

@@ -4,12 +4,15 @@ Only what it prints is used, so that nothing here needs more than its commands. 
 there, or does not answer, nothing is known and nobody waits.
 """
 
+import logging
 import os
 import re
 import subprocess
 import time
 from collections.abc import Collection
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # States in which Slurm has ended a job, whatever its processes do on a node that is cut off.
 OVER = {
@@ -77,3 +80,21 @@ def cancel(jobs: Collection[str]) -> list[str]:
     while (left := [job for job in jobs if not is_over(job)]) and time.monotonic() < latest:
         time.sleep(2)
     return left
+
+
+def cancel_orphans(folder: Path) -> None:
+    """Cancel the jobs of a snakemake that died while it worked in `folder`.
+
+    They would write what this run's jobs write. Where another snakemake has a lock in the folder
+    beside the caller's, they may be its own, and are left alone.
+    """
+    jobs = find_orphans(folder)
+    if not jobs:
+        return
+    named = f"Slurm jobs {', '.join(jobs)}, submitted from {folder}"
+    if len(list(folder.glob(".snakemake/locks/*.output.lock"))) > 1:
+        logger.warning("%s: left alone, another snakemake works there or left its lock", named)
+        return
+    logger.warning("%s: cancelled, their snakemake is gone; trainings will resume", named)
+    if left := cancel(jobs):
+        logger.warning("jobs %s have not ended within %d s", ", ".join(left), CANCEL_SECONDS)
