@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from fake_slurm import FakeSlurm
 from small_atlas import Atlas, make_atlas
 from small_bundle import make_bundle, make_models
+from tiny_atlas import Workdir
+from trainings import LOCAL, copy_packed
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +51,28 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     return FakeSlurm(folder)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
+    """The tiny atlas, built to its report."""
+    workdir = Workdir(tmp_path_factory.mktemp("atlas"))
+    workdir.snakemake("--cores", "2", *workdir.configure())
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    built: Workdir, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, object]], list[bytes]]:
+    """The model of an undisturbed local run with these knobs, as it stands on disk."""
+    done: dict[object, list[bytes]] = {}
+
+    def run(knobs: dict[str, object]) -> list[bytes]:
+        if knobs["epochs"] not in done:
+            made = copy_packed(built, tmp_path_factory.mktemp("undisturbed"), knobs)
+            assert made.start(*LOCAL).wait() == 0, made.read_log()
+            done[knobs["epochs"]] = made.read_model()
+        return done[knobs["epochs"]]
+
+    return run

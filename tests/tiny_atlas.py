@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SMALL = {"n_d": 4, "n_a": 4, "n_steps": 1, "n_shared": 1, "n_independent": 1}
 TRAINING = {"epochs": 1, "threads": 1}
 TINY = {
@@ -21,7 +21,10 @@ TINY = {
     "simulate": {"n_cells": 600, "n_genes": 800},
     "pretrain": TRAINING | {"architecture": SMALL},
     "finetune": TRAINING,
-    "integrate": TRAINING | {"n_latent": 3, "score_cells": 120},
+    # Long enough to be disturbed.
+    "integrate": TRAINING
+    | {"epochs": 20, "patience": 20, "batch_size": 32, "checkpoint_minutes": 0.002}
+    | {"n_latent": 3, "score_cells": 120},
     "explain": {"replicates": 1, "cells_per_type": 5, "markers": "simulate:demo_a"},
 }
 

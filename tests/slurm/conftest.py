@@ -1,0 +1,35 @@
+"""The cluster that the tests here share."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from cluster import HERE, Cluster
+
+
+def find_obstacle() -> str | None:
+    """Why no cluster can be started here."""
+    if os.geteuid() != 0:
+        return "only root can start a Slurm cluster"
+    if not shutil.which("slurmctld") and not shutil.which("apt-get"):
+        return "no Slurm here, and no apt-get to install it"
+    if not importlib.util.find_spec("snakemake_executor_plugin_slurm"):
+        return "no snakemake-executor-plugin-slurm: pip install -e '.[slurm]'"
+    if os.path.exists("/etc/slurm/slurm.conf"):
+        return "this machine has a Slurm already (/etc/slurm/slurm.conf)"
+    return None
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A node without GPUs and two with two each."""
+    if obstacle := find_obstacle():
+        pytest.skip(obstacle)
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    subprocess.run([HERE / "up", made.folder], check=True, timeout=300)
+    yield made
+    subprocess.run([HERE / "down", made.folder], check=True, timeout=60)
