@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-
 from cluster import HERE, Cluster
 
 

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-
 from cluster import await_that, write_profile
+
 from tiny_atlas import Workdir
 from trainings import Training
 
