@@ -15,7 +15,7 @@ from foreign import make_foreign, normalize, write_foreign
 from tabatlas import cli
 from tabatlas.names import STAGES
 
-OTHERS = ("annotate", "verify", "models", "replay", "config")
+OTHERS = ("annotate", "verify", "models", "replay", "doctor", "config")
 HEAVY = {"anndata", "numpy", "pandas", "scanpy", "snakemake", "tiledbsoma", "torch"}
 
 

@@ -22,7 +22,8 @@ LAYERS = (
     ("bundle",),
     ("annotate",),
     ("report",),
-    ("config", "cli"),
+    ("config",),
+    ("doctor", "cli"),
     ("__main__",),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}

@@ -1,11 +1,4 @@
-"""An experiment on S3, served over loopback by a process of its own.
-
-A server in a thread would wait for the interpreter, which TileDB holds while it waits for it.
-"""
-
-import subprocess
-import sys
-import urllib.request
+"""An experiment on S3, served over loopback."""
 
 import anndata as ad
 import numpy as np
@@ -13,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from s3_server import serve_bucket
 from synthetic import IngestRun, make_experiment, make_normalized
 from tabatlas import names
 from tabatlas.errors import InputError
@@ -21,39 +15,17 @@ from tabatlas.ingest.context import share_context
 from tabatlas.provenance import read_json
 from tabatlas.stream.soma import SomaSource
 
-SERVE = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-server.start()
-print("{}:{}".format(*server.get_host_and_port()), flush=True)
-sys.stdin.read()
-"""
-
 
 @pytest.fixture(scope="module")
-def host():
-    """Host and port of an S3 server with the one bucket `atlases`."""
-    command, pipe = [sys.executable, "-c", SERVE], subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as job:
-        address = next(line.strip() for line in job.stdout if line.startswith("127."))
-        bucket = urllib.request.Request(f"http://{address}/atlases", method="PUT")
-        urllib.request.urlopen(bucket).close()
-        yield address
-        job.stdin.close()
+def variables():
+    """Those of a server with the one bucket `atlases`."""
+    with serve_bucket("atlases") as found:
+        yield found
 
 
 @pytest.fixture
-def store(host, monkeypatch):
+def store(variables, monkeypatch):
     """The variables that docs/ingest.md names, for this server."""
-    variables = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "TILEDB_VFS_S3_ENDPOINT_OVERRIDE": host,
-        "TILEDB_VFS_S3_SCHEME": "http",
-        "TILEDB_VFS_S3_USE_VIRTUAL_ADDRESSING": "false",
-    }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     share_context.cache_clear()  # TileDB reads its variables once for each context

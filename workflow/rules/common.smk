@@ -5,6 +5,7 @@ import re
 import sys
 
 from tabatlas.config import check_keys, load_config
+from tabatlas.doctor.examination import admit
 from tabatlas.errors import TabatlasError
 from tabatlas.names import MODEL_STAGES
 from tabatlas.provenance import stage_digest
@@ -47,6 +48,12 @@ SCREENS = {row.dataset_id: row for row in CONFIG.perturb.datasets}
 REPLICATE_SEEDS = range(
     CONFIG.finetune.seed + 1, CONFIG.finetune.seed + 1 + CONFIG.explain.replicates
 )
+
+
+# Once, before the first job: neither in a dry run nor in the Snakemakes inside of jobs.
+onstart:
+    if not workflow.local_exec:
+        admit(CONFIG, sys.argv[1:])
 
 
 wildcard_constraints:

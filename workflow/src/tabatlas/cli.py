@@ -42,6 +42,7 @@ OTHERS = {
     "verify": ("tabatlas.bundle.verify", "check every hash of a bundle and say what built it"),
     "models": ("tabatlas.bundle.models", "list the bundles of a folder, or describe one"),
     "replay": ("tabatlas.train.replay", "write the curves of a training for TensorBoard"),
+    "doctor": ("tabatlas.doctor.command", "check machine, disks and cluster before a run"),
     "config": ("tabatlas.config", "print every knob as YAML, or the JSON schema of the config"),
 }
 

@@ -1,0 +1,229 @@
+"""Checks of a cluster: whether Slurm will take and end what a profile asks it for."""
+
+import getpass
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from tabatlas.doctor.findings import TRAININGS, Finding, Site, failed, ok, unknown
+from tabatlas.doctor.partitions import Partition
+from tabatlas.doctor.profile import Request
+from tabatlas.errors import show, show_some
+from tabatlas.slurm import ANSWER_SECONDS, ask
+
+# The executor looks after its jobs at least this often. One that ended and was forgotten in
+# between is lost to it.
+LONGEST_LOOK = 180  # s
+SILENT = "Slurm does not answer here"
+
+
+def check_queue(site: Site) -> Iterator[Finding]:
+    """Whether `squeue` answers, by which jobs are followed."""
+    if not site.uses_slurm:
+        return
+    command = site.profile.settings.get("status_command")
+    if ask("squeue", "--noheader", "--me") is None:
+        yield failed("squeue does not answer. Run this on a node from which `sbatch` works")
+    elif command != "squeue":
+        yield unknown(f"slurm-status-command: {command}: `squeue` notices scancel more surely")
+    else:
+        yield ok("squeue answers")
+
+
+def check_job_age(site: Site) -> Iterator[Finding]:
+    """Whether Slurm remembers jobs that ended until the executor has looked."""
+    if not site.uses_slurm or site.profile.settings.get("status_command") != "squeue":
+        return
+    told = re.search(r"^MinJobAge\s*=\s*(\d+)", ask("scontrol", "show", "config") or "", re.M)
+    if told is None:
+        yield unknown("MinJobAge: scontrol does not tell")
+    elif int(told[1]) < LONGEST_LOOK:
+        yield failed(
+            f"MinJobAge is {told[1]} s, but squeue is asked every {LONGEST_LOOK} s: jobs would be "
+            "forgotten before it is seen how they ended. Ask your site for 300 s, Slurm's default"
+        )
+    else:
+        yield ok(f"MinJobAge is {told[1]} s")
+
+
+def check_rules(site: Site) -> Iterator[Finding]:
+    """Whether the rules that the profile names are there."""
+    if site.profile is None:
+        return
+    known = {request.rule for request in site.requests}
+    if not known:
+        yield unknown("no workflow/rules here; run it from the project's folder")
+        return
+    wrong = [rule for rule in site.profile.of_rules if rule not in known]
+    if wrong:
+        yield failed(
+            f"set-resources: no rule `{show_some(wrong)}` becomes a job. There are: "
+            f"{', '.join(sorted(known))}"
+        )
+    else:
+        yield ok(f"set-resources names {len(site.profile.of_rules)} rules, all of them there")
+
+
+def check_partitions(site: Site) -> Iterator[Finding]:
+    """Whether the partitions that rules ask for exist and take jobs, and what they have."""
+    if not site.uses_slurm:
+        return
+    if site.partitions is None:
+        yield unknown(SILENT)
+        return
+    for wanted in dict.fromkeys(one.partition for one in site.requests):
+        rules = show_some([one.rule for one in site.requests if one.partition == wanted], 4)
+        found = find_partitions(site, wanted)
+        yield from (judge_partition(one, rules) for one in found)
+        if wanted is None:
+            yield unknown(f"calculated for each job of {rules}")
+        elif not found:
+            name = f"`{wanted}`" if wanted else "default partition"
+            yield failed(
+                f"no {name} for {rules}. There are: {', '.join(site.partitions)}. "
+                "Set slurm_partition"
+            )
+
+
+def judge_partition(one: Partition, rules: str) -> Finding:
+    """Whether a partition takes jobs, and what it has."""
+    told = (
+        f"{one.name}: {len(one.usable)} of {len(one.nodes)} nodes up, with up to "
+        f"{one.memory / 1000:.0f} GB{f' and {one.cards}' if one.cards else ''}; for {rules}"
+    )
+    if one.is_up and one.usable:
+        return ok(told)
+    closed = "" if one.is_up else ", but it takes no jobs"
+    return failed(f"{told}{closed}. Set another slurm_partition, or wait until it is back")
+
+
+def check_gpus(site: Site) -> Iterator[Finding]:
+    """Whether the nodes of a partition have the GPUs that are asked of each, and are enough."""
+    asked = [one for one in site.requests if one.n_gpus or one.n_nodes > 1]
+    if not site.partitions:
+        return
+    wrong = [text for one in asked for text in find_shortage(site, one)]
+    yield from map(failed, wrong)
+    if asked and not wrong:
+        yield ok(", ".join(f"{one.wish} for {one.rule}" for one in asked))
+
+
+def find_shortage(site: Site, request: Request) -> Iterator[str]:
+    """What the partitions of a request lack."""
+    for one in find_partitions(site, request.partition):
+        if one.count_gpus(request.gpu_model) * request.n_nodes < request.n_gpus:
+            yield (
+                f"{request.rule} asks for {request.wish} a node; the best node of {one.name} has "
+                f"{one.cards or 'none'}. Set gpu, gpu_model or slurm_partition"
+            )
+        if len(one.nodes) < request.n_nodes:
+            yield (
+                f"{request.rule} asks for {request.n_nodes} nodes; {one.name} has "
+                f"{len(one.nodes)}. Set nodes"
+            )
+
+
+def check_limits(site: Site) -> Iterator[Finding]:
+    """Whether time and memory that rules ask for are within those of their partitions."""
+    if not site.partitions:
+        return
+    wrong = [text for request in site.requests for text in find_excess(site, request)]
+    yield from map(failed, wrong)
+    if not wrong:
+        yield ok("runtime and mem_mb are within the partitions'; memory by input is seen later")
+
+
+def find_excess(site: Site, request: Request) -> Iterator[str]:
+    """What a request wants beyond its partitions' limits."""
+    for one in find_partitions(site, request.partition):
+        if (request.minutes or 0) > one.minutes:
+            yield (
+                f"{request.rule} asks for {request.minutes} minutes, {one.name} allows "
+                f"{one.minutes:.0f}. Set its `runtime` under set-resources: a training resumes"
+            )
+        if (request.memory or 0) > one.memory:
+            yield (
+                f"{request.rule} asks for {request.memory} MB, the largest node of {one.name} has "
+                f"{one.memory}. Set its `mem_mb`, or another slurm_partition"
+            )
+
+
+def check_account(site: Site) -> Iterator[Finding]:
+    """Whether the user may use the account, where Slurm keeps accounts."""
+    if not site.uses_slurm:
+        return
+    query = ("sacctmgr", "--noheader", "--parsable2", "list", "associations", "format=account")
+    told = ask(*query, f"user={getpass.getuser()}") or ""
+    yours = sorted({line.strip().lower() for line in told.splitlines()} - {""})
+    wanted = {name for one in site.requests for name in re.split(r"[,\s]+", one.account) if name}
+    wrong = sorted(name for name in wanted if name.lower() not in yours)
+    if not yours:
+        yield unknown("Slurm keeps no accounts here, or does not tell yours")
+    elif wrong:
+        yield failed(f"no {', '.join(wrong)} among yours: {', '.join(yours)}. Set slurm_account")
+    else:
+        yield ok(f"{', '.join(sorted(wanted)) or 'your default one'}; yours: {', '.join(yours)}")
+
+
+def check_ranks(site: Site) -> Iterator[Finding]:
+    """Whether the processes of each training can share its minibatches."""
+    many = [one for one in site.requests if one.rule in TRAININGS and one.n_ranks > 1]
+    if site.config is None or not many:
+        return
+    wrong = []
+    for one in many:
+        parts = getattr(site.config, TRAININGS[one.rule]).micro_batches
+        if parts % one.n_ranks:
+            wrong.append(
+                f"{one.rule}: {one.n_ranks} processes (gpu × nodes) cannot share {parts} "
+                f"micro_batches. Set `{TRAININGS[one.rule]}.micro_batches: {one.n_ranks}`"
+            )
+    yield from map(failed, wrong)
+    if not wrong:
+        yield ok("micro_batches are multiples of gpu × nodes")
+
+
+def check_trial(site: Site) -> Iterator[Finding]:
+    """Whether Slurm itself would take each kind of job. It is asked, nothing is submitted."""
+    fit = [
+        one
+        for one in site.requests
+        if find_partitions(site, one.partition)
+        and not [*find_shortage(site, one), *find_excess(site, one)]  # said already
+    ]
+    kinds: dict[tuple[object, ...], list[Request]] = defaultdict(list)
+    for one in fit:
+        kinds[one._replace(rule="", minutes=0, memory=0)].append(one)
+    refused = 0
+    for alike in kinds.values():
+        largest = alike[0]._replace(
+            minutes=max(one.minutes for one in alike), memory=max(one.memory for one in alike)
+        )
+        if reason := try_submission(largest.options):
+            refused += 1
+            rules = show_some([one.rule for one in alike], 4)
+            yield failed(
+                f"Slurm refuses jobs of {rules} ({' '.join(largest.options)}): {show(reason)}. "
+                "Set what it names under default-resources or set-resources"
+            )
+    if kinds and not refused:
+        yield ok(f"Slurm would take jobs of all {len(kinds)} kinds (sbatch --test-only)")
+
+
+def try_submission(options: Sequence[str]) -> str | None:
+    """Why Slurm would not take a job; None where it would."""
+    command = ["sbatch", "--test-only", *options, "--wrap=true"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return (done.stderr.strip().splitlines() or ["no reason"])[-1] if done.returncode else None
+
+
+def find_partitions(site: Site, wanted: str | None) -> list[Partition]:
+    """Those that a name means: several may be given, and the empty one is the default."""
+    known = site.partitions or {}
+    if wanted == "":
+        return [one for one in known.values() if one.is_default]
+    return [known[name] for name in (wanted or "").split(",") if name in known]
