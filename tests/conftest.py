@@ -66,13 +66,14 @@ def undisturbed(
     built: Workdir, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[dict[str, object]], list[bytes]]:
     """The model of an undisturbed local run with these knobs, as it stands on disk."""
-    done: dict[object, list[bytes]] = {}
+    done: dict[str, list[bytes]] = {}
 
     def run(knobs: dict[str, object]) -> list[bytes]:
-        if knobs["epochs"] not in done:
+        key = str(knobs)
+        if key not in done:
             made = copy_packed(built, tmp_path_factory.mktemp("undisturbed"), knobs)
             assert made.start(*LOCAL).wait() == 0, made.read_log()
-            done[knobs["epochs"]] = made.read_model()
-        return done[knobs["epochs"]]
+            done[key] = made.read_model()
+        return done[key]
 
     return run

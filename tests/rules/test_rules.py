@@ -8,11 +8,11 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from tiny_atlas import ROOT, TINY, Workdir
 
 from tabatlas import names
 from tabatlas.experiment import open_experiment
 from tabatlas.provenance import digest_file
+from tiny_atlas import ROOT, TINY, Workdir
 
 PER_DATASET = {"fetch", "qc", "normalize"}
 AFTER_FINETUNE = {"replicate", "explain", "bundle", "report"}

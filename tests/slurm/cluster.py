@@ -1,6 +1,8 @@
 """A throw-away Slurm cluster, and the project's own profile as a site fills it in."""
 
 import os
+import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -15,13 +17,19 @@ from tiny_atlas import ROOT, Workdir
 HERE = Path(__file__).parent
 
 
+def read_megabytes(text: str) -> int:
+    """What Slurm calls 2000M, or 4G."""
+    return int(float(text[:-1]) * {"M": 1, "G": 1024}[text[-1]])
+
+
 class Job(NamedTuple):
     """A job that Slurm knows or knew."""
 
     id: int
-    rule: str
+    comment: str  # names the rule
     state: str
     node: str
+    megabytes: int
 
 
 @dataclass(frozen=True)
@@ -43,12 +51,53 @@ class Cluster:
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
-    def jobs(self, rule: str) -> list[Job]:
-        """All jobs of a rule since the cluster started, the first one first."""
-        told = self.ask("squeue", "--noheader", "--states=all", "--format=%A|%k|%T|%N")
+    def jobs(self, rule: str | None = None) -> list[Job]:
+        """All jobs (of a rule) since the cluster started, the first one first."""
+        told = self.ask("squeue", "--noheader", "--states=all", "--format=%A|%k|%T|%N|%m")
         rows = [line.split("|") for line in told.splitlines()]
-        found = [Job(int(row[0]), *row[1:]) for row in rows if row[1] == f"rule_{rule}"]
-        return sorted(found)
+        jobs = sorted(Job(int(row[0]), *row[1:4], read_megabytes(row[4])) for row in rows)
+        return [job for job in jobs if rule is None or job.comment.startswith(f"rule_{rule}")]
+
+    def find_daemon(self, name: str) -> int:
+        """The pid of a daemon, which may have ended."""
+        rows = [line.split() for line in (self.folder / "pids").read_text().splitlines()]
+        return next(int(pid) for pid, _, one in reversed(rows) if one == name)
+
+    def mend(self) -> None:
+        """End all jobs, and have all nodes up again."""
+        self.ask("scancel", "--user=root")
+        for name in self.find_nodes("down"):
+            if not os.path.exists(f"/proc/{self.find_daemon(name)}"):
+                subprocess.run([HERE / "up", self.folder, name], check=True, timeout=60)
+            self.ask("scontrol", "update", f"nodename={name}", "state=resume")
+        await_that(lambda: len(self.find_nodes("idle")) == 3)
+
+    def find_nodes(self, state: str) -> set[str]:
+        """Nodes in a state."""
+        return set(self.ask("sinfo", "--noheader", "--Node", f"--states={state}", "-o%N").split())
+
+
+def await_that(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """What a condition gives, once it is true."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {seconds} s: {condition}"
+        time.sleep(0.2)
+    return found
+
+
+def alarm_waits(pid: int) -> bool:
+    """Whether SIGALRM has come to a process that is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)$", status, re.MULTILINE)
+    return any(int(mask, 16) >> (signal.SIGALRM - 1) & 1 for mask in pending)
+
+
+def sleep_until_the_alarm(pid: int) -> None:
+    """Stop a trainer, so that it needs no more of this machine, until its time is nearly over."""
+    os.kill(pid, signal.SIGSTOP)
+    await_that(lambda: alarm_waits(pid))
+    os.kill(pid, signal.SIGCONT)
 
 
 def write_profile(workdir: Workdir, **resources: Mapping[str, Any]) -> tuple[str, str]:
@@ -62,12 +111,3 @@ def write_profile(workdir: Workdir, **resources: Mapping[str, Any]) -> tuple[str
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(profile))
     return "--profile", str(folder)
-
-
-def await_that(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """What a condition gives, once it is true."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not within {seconds} s: {condition}"
-        time.sleep(0.2)
-    return found

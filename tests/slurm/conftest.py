@@ -4,10 +4,13 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
-from cluster import HERE, Cluster
+from cluster import HERE, Cluster, write_profile
+
+from trainings import Training
 
 
 def find_obstacle() -> str | None:
@@ -32,3 +35,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     subprocess.run([HERE / "up", made.folder], check=True, timeout=300)
     yield made
     subprocess.run([HERE / "down", made.folder], check=True, timeout=60)
+
+
+@pytest.fixture
+def submit(cluster: Cluster) -> Iterator[Callable[..., tuple[Training, subprocess.Popen[bytes]]]]:
+    """Start a training as a job of the cluster, its rule with some resources of its own."""
+    started = []
+
+    def start(training, *options, environment=None, **resources):
+        profile = write_profile(training.workdir, **{training.stage: resources})
+        made = replace(
+            training,
+            options=(*training.options, *profile, *options),
+            environment=cluster.environment | (environment or {}),
+        )
+        started.append(made)
+        return made, made.start()
+
+    yield start
+    for training in started:
+        training.end()
+    cluster.mend()

@@ -1,0 +1,46 @@
+"""Atlases through the project's own profile: the bundles are those of a local run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cluster import sleep_until_the_alarm
+
+from built_demo import DEMO, NEEDS_DEMO
+from tiny_atlas import Workdir
+from trainings import Training
+
+pytestmark = pytest.mark.slurm
+
+
+def read_bundle(results: Path) -> dict[str, bytes]:
+    """The files of the bundle, by their path with its version."""
+    folder = results / "bundle"
+    current = folder / json.loads((folder / "bundle.json").read_text())["path"]
+    files = [path for path in current.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_training_that_meets_its_time_limit_ends_in_the_bundle_of_a_local_run(
+    cluster, submit, built, tmp_path
+):
+    tiny = Workdir(tmp_path)
+    run = Training(tiny, tmp_path / "log", tiny.configure(), stage="integrate")
+    run, running = submit(run, runtime=1)
+    sleep_until_the_alarm(run.await_trainer(1))
+    assert running.wait() == 0, run.read_log()
+    told = [path.read_text() for path in sorted((tmp_path / "logs/slurm/rule_integrate").iterdir())]
+    assert "stopped by the job's time limit, which is near" in told[0]
+    assert "resuming at epoch" in told[1]
+    assert [job.state for job in cluster.jobs("integrate")] == ["FAILED", "COMPLETED"]
+    assert read_bundle(tmp_path / "results/tiny") == read_bundle(built.path / "results/tiny")
+
+
+@NEEDS_DEMO
+@pytest.mark.slow
+def test_the_demo_from_the_cluster_is_the_one_from_this_machine(cluster, submit, tmp_path):
+    run, running = submit(Training(Workdir(tmp_path), tmp_path / "log", ()))
+    assert running.wait() == 0, run.read_log()
+    assert {job.state for job in cluster.jobs()[-20:]} == {"COMPLETED"}
+    assert {job.node for job in cluster.jobs()[-20:]} == {"cpu1", "gpu1", "gpu2"}
+    assert read_bundle(tmp_path / "results/demo") == read_bundle(DEMO)
