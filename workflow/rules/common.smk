@@ -3,12 +3,14 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 from tabatlas.config import check_keys, load_config
 from tabatlas.doctor.examination import admit
 from tabatlas.errors import TabatlasError
 from tabatlas.names import MODEL_STAGES
 from tabatlas.provenance import stage_digest
+from tabatlas.slurm import cancel_orphans
 
 # Only where the command line names no config: no value of the demo may reach another atlas.
 if not workflow.config_settings.configfiles and not {"atlas", "datasets"} & set(config):
@@ -53,6 +55,7 @@ REPLICATE_SEEDS = range(
 # Once, before the first job: neither in a dry run nor in the Snakemakes inside of jobs.
 onstart:
     if not workflow.local_exec:
+        cancel_orphans(Path.cwd())
         admit(CONFIG, sys.argv[1:])
 
 
