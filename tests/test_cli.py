@@ -220,29 +220,32 @@ def test_stdout_that_is_full_is_a_message() -> None:
 # signals
 
 SLEEPY = """
-import atexit, ctypes, sys, time
-from tabatlas import cli
+import atexit, ctypes, os, sys, time
+from tabatlas import cli, errors
 def work():
     print("at work", flush=True)
     if phase == "callback":
         # What a callback raises, C code can only drop.
         called = ctypes.CFUNCTYPE(None)(lambda: time.sleep(1))
         called()
-    time.sleep(30)
-def end():
+    time.sleep(0 if phase == "error" else 30)
+    raise errors.InputError("wrong")
+def end(code):
     print("at its end", flush=True)
     time.sleep(2)
+    leave(code)
 phase = sys.argv.pop(1)
 cli.parse_command = lambda *_: work
 if phase == "end":
-    atexit.register(end)
+    leave, os._exit = os._exit, end
     cli.parse_command = lambda *_: lambda: None
+atexit.register(os.abort)
 cli.main()
 """
 
 
 def start(*arguments: str, phase: str = "work", **options: object) -> subprocess.Popen[str]:
-    """A command that sleeps in its work, or in the interpreter's end."""
+    """A command that sleeps in its work, or when that is over."""
     call = [sys.executable, "-c", SLEEPY, phase, *arguments]
     options = {"stderr": subprocess.PIPE} | options
     started = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, **options)
@@ -299,6 +302,12 @@ def test_a_signal_after_the_work_spoils_no_exit_code() -> None:
         started.send_signal(number)
     assert started.communicate() == ("", "")
     assert started.returncode == 0
+
+
+def test_what_happens_while_the_interpreter_ends_spoils_no_exit_code() -> None:
+    started = start("pretrain", phase="error")
+    assert started.communicate() == ("", "tabatlas pretrain: error: wrong\n")
+    assert started.returncode == 3
 
 
 def test_the_exit_code_does_not_need_a_reader_of_the_message() -> None:

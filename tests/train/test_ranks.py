@@ -17,27 +17,28 @@ from tabatlas.train.ranks import Ranks, join_ranks
 CPU = torch.device("cpu")
 
 
-def start(world: int, code: str, minutes: float = 1) -> list[subprocess.Popen]:
-    """Processes that run `code` with `ranks` at hand."""
+def start(world: int, code: str, minutes: float = 5) -> list[subprocess.Popen]:
+    """Commands that run `code` with `ranks` at hand."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     text = f"""
 import sys, time, torch
-from tabatlas.errors import TabatlasError
+from tabatlas import cli
 from tabatlas.train.ranks import join_ranks
-try:
+def work():
     with join_ranks(torch.device("cpu"), {minutes}) as ranks:
 {textwrap.indent(textwrap.dedent(code), " " * 8)}
-except TabatlasError as error:
-    print(error)
-    sys.exit(error.exit_code)
+cli.parse_command = lambda *_: work
+sys.argv[1:] = ["pretrain"]
+cli.main()
 """
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
     return [
         subprocess.Popen(
             [sys.executable, "-c", text],
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env=os.environ | places | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
@@ -47,9 +48,9 @@ except TabatlasError as error:
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
     """What each printed, once all ended well."""
-    texts = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), texts
-    return texts
+    told = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), told
+    return [printed for printed, _ in told]
 
 
 SUMS = """
@@ -125,7 +126,7 @@ Trainer.compare_ranks(trainer)
 
 def test_where_one_rank_holds_other_weights_none_goes_on_to_write_them():
     processes = start(3, OTHER_WEIGHTS)
-    texts = [process.communicate(timeout=120)[0] for process in processes]
+    texts = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [4, 4, 4], texts
     assert all("1 of the 3 ranks" in text for text in texts)
 
@@ -143,7 +144,7 @@ def test_a_lost_rank_ends_the_others_resumably():
     time.sleep(0.5)
     os.kill(processes[1].pid, signal.SIGKILL)
     begin = time.monotonic()
-    texts = [process.communicate(timeout=60)[0] for process in processes]
+    texts = [process.communicate(timeout=60)[1] for process in processes]
     assert time.monotonic() - begin < 30
     assert [process.returncode for process in processes] == [75, -signal.SIGKILL, 75, 75]
     assert all("has ended or does not answer" in texts[rank] for rank in (0, 2, 3))

@@ -17,7 +17,7 @@ PHASES = {
     "evaluating": "cells embedded in",
 }
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-FAST = [("finetune", "imports", signal.SIGUSR1), ("integrate", "evaluating", signal.SIGTERM)]
+FAST = [("integrate", "evaluating", signal.SIGTERM)]
 ALL = [
     (stage, phase, SIGNALS[number % 4])
     for stage in ("pretrain", "finetune", "integrate", "explain")
@@ -45,11 +45,48 @@ def test_a_stopped_training_says_one_line_and_ends_with_75(
         told += line
     started.send_signal(number)
     told += started.communicate()[1]
-    *before, last = told.splitlines()
-    assert started.returncode == 75, told
-    assert last.startswith(f"tabatlas {stage}: error: stopped by {number.name}")
-    assert last.endswith("; run it again.")
-    assert not any("error:" in line or "Traceback" in line for line in before)
+    check_stopped(stage, number, started.returncode, told)
     found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert "model.safetensors" not in found
     assert not any(name.startswith(".") for name in found)
+
+
+# What modules in C import while they are imported: an exception would end them, or get lost.
+STRUCK = """
+import os, sys
+from tabatlas import cli
+left, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+def strike(event, _):
+    global left
+    if event == "import" and sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), number)
+parse = cli.parse_command
+def watch_imports(*arguments):
+    sys.addaudithook(strike)
+    return parse(*arguments)
+cli.parse_command = watch_imports
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "nth", [11, 150, *(pytest.param(n, marks=pytest.mark.slow) for n in range(5, 345, 9))]
+)
+def test_a_signal_during_an_import_waits_for_its_end(commands, tmp_path, nth):
+    number = SIGNALS[nth % 4]
+    arguments = complete("finetune", commands["finetune"], tmp_path)[2:]
+    call = [sys.executable, "-c", STRUCK, str(nth), str(int(number)), *arguments]
+    ended = subprocess.run(call, stderr=subprocess.PIPE, text=True)
+    check_stopped("finetune", number, ended.returncode, ended.stderr)
+    assert ended.stderr.count("\n") == 1
+
+
+def check_stopped(stage, number, code, told):
+    """One line tells of the signal."""
+    *before, last = told.splitlines()
+    assert code == 75, told
+    assert last.startswith(f"tabatlas {stage}: error: stopped by {number.name}")
+    assert last.endswith("; run it again.")
+    assert not any("error:" in line or "Traceback" in line for line in before)

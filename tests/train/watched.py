@@ -103,7 +103,8 @@ def main(arguments: list[str]) -> None:
     importlib.import_module("tabatlas.pretrain.stage")
     watch(Marks(Path(arguments[0])))
     plant_faults()
-    cli.main(arguments[1:])
+    sys.argv[1:] = arguments[1:]
+    cli.main()
 
 
 if __name__ == "__main__":

@@ -68,15 +68,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # then take ten times the time of one. It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     resumable = any(word.split("=")[0] == "--checkpoints" for word in arguments)
-    with listening(own_process), failing(title, resumable):
+    ending = end_process() if own_process else contextlib.nullcontext()
+    with listening(), ending, stopping(title, resumable), failing(title):
         if own_process and resumable:
             await_end_of_job()
-        parse_command(stage, arguments[1:])()
-        sys.stdout.flush()  # a full disk shows here
+        try:
+            parse_command(stage, arguments[1:])()
+        finally:
+            sys.stdout.flush()  # a full disk shows here
+        ignore_signals()  # all is said and written
 
 
 @contextlib.contextmanager
-def failing(title: str, resumable: bool) -> Iterator[None]:
+def stopping(title: str, resumable: bool) -> Iterator[None]:
+    """A context in which a signal ends in one message and its exit code."""
+    try:
+        yield
+    except Stopped as stopped:
+        message = f"stopped by {name_signal(stopped.number)}"
+        if resumable:
+            fail(title, f"{message}; run it again.", Interrupted.exit_code)
+        fail(title, message, 128 + stopped.number)
+
+
+@contextlib.contextmanager
+def failing(title: str) -> Iterator[None]:
     """A context in which what a user can cause ends in one message and its exit code."""
     try:
         yield
@@ -95,11 +111,6 @@ def failing(title: str, resumable: bool) -> Iterator[None]:
         # As where the kernel ends it for that: the workflow gives the next attempt more.
         code = 128 + signal.SIGKILL
         fail(title, f"out of memory ({error}). Give the job more.", code)
-    except Stopped as stopped:
-        message = f"stopped by {name_signal(stopped.number)}"
-        if resumable:
-            fail(title, f"{message}; run it again.", Interrupted.exit_code)
-        fail(title, message, 128 + stopped.number)
 
 
 def start_log(stage: str) -> str:
@@ -119,34 +130,62 @@ def start_log(stage: str) -> str:
 
 
 @contextlib.contextmanager
-def listening(own_process: bool) -> Iterator[None]:
+def end_process() -> Iterator[None]:
+    """A context that ends the process with the exit code of what it raised, or 0.
+
+    The interpreter is left as it stands: its own end takes up to a second, and a thread of a C++
+    library that asks for it meanwhile, as those of gloo do, aborts it: no exit code, no retry.
+    """
+    code = 0
+    try:
+        yield
+    except SystemExit as end:
+        code = end.code or 0
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
     """A context that a signal ends as an error does, so that temporary folders go."""
     before = {number: signal.signal(number, stop) for number in choose_signals()}
     hook, sys.unraisablehook = sys.unraisablehook, stop_again
     try:
         yield
     finally:
-        if own_process:  # all is said and written, and the interpreter takes a second to end
-            ignore_signals()
-        else:
-            sys.unraisablehook = hook
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def stop(number: int, _: FrameType | None) -> typing.NoReturn:
-    """Leave whatever is under way."""
+def stop(number: int, frame: FrameType | None) -> None:
+    """Leave whatever is under way, but for an import, which is left when it is done."""
     ignore_signals()  # nothing disturbs that
+    if is_importing(frame):
+        stop_soon(number)
+        return
     raise Stopped(number)
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether the command imports something: a module in C may die of an exception, or drop it."""
+    while frame and frame.f_code is not main.__code__:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def stop_again(swallowed: Any) -> None:
     """Where code called from C swallowed the exception, raise it again once that has returned."""
-    if not isinstance(swallowed.exc_value, Stopped):
+    if isinstance(swallowed.exc_value, Stopped):
+        stop_soon(swallowed.exc_value.number)
+    else:
         sys.__unraisablehook__(swallowed)
-        return
-    number = swallowed.exc_value.number
-    signal.signal(signal.SIGALRM, lambda *_: stop(number, None))
+
+
+def stop_soon(number: int) -> None:
+    """Try again in a moment."""
+    signal.signal(signal.SIGALRM, lambda _, frame: stop(number, frame))
     signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
@@ -159,6 +198,7 @@ def ignore_signals() -> None:
 
 def fail(title: str, message: str, code: int) -> typing.NoReturn:
     """End with a message on the last lines of stderr."""
+    ignore_signals()  # one end is enough
     try:
         for line in message.split("\n"):
             sys.stderr.write(f"tabatlas {title}: error: {line}\n")
