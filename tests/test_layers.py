@@ -11,9 +11,9 @@ from tabatlas.provenance import PACKAGE, imports_of
 
 LAYERS = (
     ("errors", "names", "slurm"),
-    ("settings", "provenance", "formats"),
+    ("settings", "provenance", "formats", "blocks"),
     ("genes", "counts", "tables", "ontology", "experiment"),
-    ("simulate",),
+    ("simulate", "h5ad"),
     ("fetch", "qc", "normalize", "ingest", "split"),
     ("stream", "tabnet"),
     ("pack", "train", "scores"),

@@ -20,9 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from small_atlas import Atlas
 from synthetic import HUMAN, make_cells, make_experiment
 from tabatlas import names
-from tabatlas.counts import write_h5ad
 from tabatlas.genes import choose_atlas_genes
-from tabatlas.normalize.stage import describe_genes, normalize_cells
+from tabatlas.normalize.stage import normalize_cells
 from tabatlas.provenance import write_json
 from tabatlas.tables import read_table
 
@@ -80,11 +79,9 @@ def write_source(path: Path, rows: np.ndarray, type_n: np.ndarray) -> None:
     cells[names.CELL_TYPE] = pd.Categorical.from_codes(type_n, LABELS)
     cells[names.CELL_TYPE_ID] = pd.Categorical.from_codes(type_n, [f"CL:{one}" for one in LABELS])
     feature_id = pd.DataFrame({names.FEATURE_ID: genes}, index=genes)
-    given = ad.AnnData(draw_counts(rows, type_n), cells, feature_id, uns={names.ORGANISM: HUMAN})
-    adata = normalize_cells(given, genes, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_h5ad(adata, path)
-    write_json(describe_genes(given, adata), path.with_suffix(".json"))
+    given = ad.AnnData(obs=cells, var=feature_id, uns={names.ORGANISM: HUMAN})
+    facts = normalize_cells(given, [(0, draw_counts(rows, type_n))], genes, str(path), path)
+    write_json(facts, path.with_suffix(".json"))
 
 
 @functools.cache

@@ -12,15 +12,15 @@ import anndata as ad
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from foreign import make_foreign, normalize, write_foreign
-from tabatlas import names
+from tabatlas import blocks, names
 from tabatlas.counts import read_counts
 from tabatlas.errors import CountsError, InputError
 from tabatlas.fetch import stage
 from tabatlas.fetch.isolate import call_isolated
 from tabatlas.fetch.settings import DatasetRow, FetchSettings
-from tabatlas.fetch.standardize import standardize_file
 from tabatlas.provenance import digest_file
 
 
@@ -56,9 +56,11 @@ def fetch(tmp_path: Path) -> Fetch:
 
 
 def standardize(path: Path, **row: object) -> tuple[ad.AnnData, dict[str, object]]:
-    """The same without a process and files of its own."""
-    row = {"dataset_id": "d", "path": str(path), **row}
-    return standardize_file(path, DatasetRow.parse(row, "row"), FetchSettings())
+    """The same without a process of its own."""
+    about = DatasetRow.parse({"dataset_id": "d", "path": str(path), **row}, "row")
+    cells = path.with_name("standardized.h5ad")
+    found = stage.convert_file(path, about, FetchSettings(), cells)
+    return read_counts(cells), found
 
 
 def test_source_is_written_with_what_was_found(
@@ -133,6 +135,20 @@ def test_genes_of_raw_are_those_of_the_counts(tmp_path: Path) -> None:
     source, facts = standardize(write_foreign(tmp_path / "a.h5ad", chosen))
     assert (facts["counts"], facts["n_genes"]) == ("raw/X", 12)
     assert source.var[names.FEATURE_ID].tolist() == adata.var_names.tolist()
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+def test_neither_the_form_nor_the_size_of_blocks_changes_a_byte(
+    form: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata = make_foreign()
+    adata.var["feature_types"] = ["Gene Expression"] * 9 + ["Antibody Capture"] * 3
+    standardize(write_foreign(tmp_path / "a.h5ad", adata))
+    whole = digest_file(tmp_path / "standardized.h5ad")
+    monkeypatch.setattr(blocks, "BLOCK", 5)
+    adata.X = form(adata.X.toarray())
+    standardize(write_foreign(tmp_path / "a.h5ad", adata))
+    assert digest_file(tmp_path / "standardized.h5ad") == whole
 
 
 def test_what_was_lost_is_counted(tmp_path: Path) -> None:

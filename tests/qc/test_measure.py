@@ -14,8 +14,9 @@ COUNTS = np.array([[3, 1, 0, 4], [0, 0, 0, 0], [0, 5, 0, 0]])
 
 def measure(symbols: list[str]) -> pd.DataFrame:
     var = pd.DataFrame({FEATURE_NAME: symbols}, index=list("abcd"))
-    obs = pd.DataFrame(index=["x", "y", "z"])
-    return measure_cells(ad.AnnData(sp.csr_matrix(COUNTS, dtype=np.float32), obs, var))
+    axes = ad.AnnData(obs=pd.DataFrame(index=["x", "y", "z"]), var=var)
+    counts = sp.csr_matrix(COUNTS, dtype=np.float32)
+    return measure_cells(axes, [(0, counts[:2]), (2, counts[2:])])
 
 
 def test_metrics_are_genes_and_counts_of_each_cell():

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tabatlas import blocks
 from tabatlas.counts import read_counts
 from tabatlas.errors import InputError
 from tabatlas.names import BATCH, DOUBLET_SCORE, KEEP, N_GENES, OBS_ID, PCT_MT, REASON, TOTAL_COUNTS
 from tabatlas.provenance import digest_file, read_json
+from tabatlas.qc.samples import read_samples
 from tabatlas.qc.stage import run
 
 LIMITS = {"panel_genes": 0, "min_genes": 40}
@@ -105,6 +107,32 @@ def test_two_runs_give_the_same_bytes(mixed, write_source, tmp_path):
     second = run_qc(source, tmp_path / "second", **LIMITS)
     for name in ("set1.h5ad", "set1.parquet", "set1.json"):
         assert digest_file(first / name) == digest_file(second / name)
+
+
+@pytest.mark.parametrize("most", [1, 2000])
+def test_the_size_of_blocks_does_not_change_a_byte(
+    draw_cells, write_source, tmp_path, monkeypatch, most
+):
+    source = write_source(draw_cells(360), batch=["a", "b", "c"] * 120)
+    whole = run_qc(source, tmp_path / "whole", **LIMITS)
+    assert pd.read_parquet(whole / "set1.parquet")[DOUBLET_SCORE].gt(0).sum() > 350
+    monkeypatch.setattr(blocks, "BLOCK", most)
+    parts = run_qc(source, tmp_path / "parts", **LIMITS)
+    for name in ("set1.h5ad", "set1.parquet", "set1.json"):
+        assert digest_file(parts / name) == digest_file(whole / name)
+
+
+def test_a_sample_that_is_not_searched_is_not_read(draw_cells, write_source, tmp_path, monkeypatch):
+    source = write_source(draw_cells(240), batch=["a"] * 130 + ["b"] * 110)
+    read = []
+
+    def note(path, rows):
+        read.append(list(rows))
+        return read_samples(path, rows)
+
+    monkeypatch.setattr("tabatlas.qc.samples.read_samples", note)
+    run_qc(source, tmp_path / "qc", doublet_max_cells=120, **LIMITS)
+    assert read == [["b"]]
 
 
 def test_a_lost_sample_is_warned_of_and_noted(mixed, write_source, tmp_path, caplog):

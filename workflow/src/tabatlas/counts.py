@@ -13,13 +13,15 @@ import scipy.sparse as sp
 from anndata._io.specs.registry import IORegistryError  # anndata exports it nowhere
 from anndata.io import read_elem
 
+from tabatlas.blocks import BLOCK, Stored, iterate_blocks, rows_of_block
 from tabatlas.errors import CountsError, InputError, TabatlasError, show, show_some
 from tabatlas.formats import recognize_file, recognize_hdf5
 from tabatlas.provenance import atomic_path
 
 TARGET_SUM = 1e4
 MAX_COUNT = 1 << 24  # float32 holds every integer up to here
-BLOCK = 1 << 22  # stored values looked at at once: 16-32 MB
+# Level 1: half the size for a tenth of the default level's time.
+COMPRESSION = {"compression": "gzip", "compression_opts": 1}
 # Compression of real data stays far below this ratio; small arrays may claim what they like.
 PLAUSIBLE_RATIO, PLAUSIBLE_BYTES = 100_000, 1 << 28
 # What h5py and anndata raise for damaged files.
@@ -33,8 +35,6 @@ DAMAGE = (
     TypeError,
     ValueError,
 )
-# A matrix in a file or in memory.
-Stored = h5py.Group | h5py.Dataset | np.ndarray | sp.spmatrix
 # Integer matrices that are not the counts of genes (RNA velocity and the like) are never guessed.
 COUNT_LAYERS = ("counts", "raw_counts", "raw", "umi", "umis", "UMIs", "count")
 
@@ -241,46 +241,10 @@ def check_counts(matrix: sp.csr_matrix, place: str) -> None:
 def read_matrix(file: h5py.File, place: str, n_genes: int) -> sp.csr_matrix:
     """Read a matrix of the file as canonical CSR float32, its structure verified."""
     check_structure(file, place, n_genes)
-    stored = file[place]
-    if isinstance(stored, h5py.Group):
-        matrix = sp.csr_matrix(read_elem(stored), dtype=np.float32)
-    else:
-        matrix = sp.vstack(list(iterate_rows(stored, rows_of_block(stored))), format="csr")
+    matrix = sp.vstack([block for _, block in iterate_blocks(file[place])], format="csr")
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix
-
-
-def iterate_rows(stored: Stored, n_rows: int) -> Iterator[sp.csr_matrix]:
-    """Blocks of `n_rows` rows of a matrix in a file or in memory, as CSR float32.
-
-    Only a block is in memory at a time, except of a matrix that is stored by columns.
-    """
-    if isinstance(stored, h5py.Group) and stored.attrs["encoding-type"] == "csr_matrix":
-        yield from iterate_compressed(stored, n_rows)
-        return
-    if isinstance(stored, h5py.Group):
-        stored = read_elem(stored)
-    if sp.issparse(stored):
-        stored = stored.tocsr()
-    for start in range(0, stored.shape[0], n_rows):
-        yield sp.csr_matrix(stored[start : start + n_rows], dtype=np.float32)
-
-
-def iterate_compressed(stored: h5py.Group, n_rows: int) -> Iterator[sp.csr_matrix]:
-    """Blocks of rows of a stored CSR matrix."""
-    pointers = stored["indptr"][:].astype(np.int64)
-    for start in range(0, len(pointers) - 1, n_rows):
-        bounds = pointers[start : start + n_rows + 1]
-        entries = slice(bounds[0], bounds[-1])
-        values, columns = stored["data"][entries], stored["indices"][entries]
-        arrays = (values.astype(np.float32), columns, bounds - bounds[0])
-        yield sp.csr_matrix(arrays, shape=(len(bounds) - 1, int(stored.attrs["shape"][1])))
-
-
-def rows_of_block(stored: h5py.Dataset | np.ndarray) -> int:
-    """Number of rows of a dense matrix that make up a block."""
-    return max(1, BLOCK // max(1, stored.shape[1]))
 
 
 def check_structure(file: h5py.File, place: str, n_genes: int) -> None:
@@ -360,8 +324,7 @@ def read_counts(path: Path) -> ad.AnnData:
 def write_h5ad(adata: ad.AnnData, path: Path) -> None:
     """Write an h5ad atomically; equal content gives equal bytes."""
     with atomic_path(path) as temporary:
-        # Level 1: half the size for a tenth of the default level's time.
-        adata.write_h5ad(temporary, compression="gzip", compression_opts=1)
+        adata.write_h5ad(temporary, **COMPRESSION)
 
 
 def size_factors(total_n: np.ndarray) -> np.ndarray:

@@ -14,8 +14,9 @@ from torch import Tensor
 from tabatlas import names
 from tabatlas.annotate.annotation import EMBEDDING, PREFIX, Annotation, CellType
 from tabatlas.annotate.genes import GeneMatch, ModelGenes, match_genes
+from tabatlas.blocks import iterate_rows
 from tabatlas.bundle.verify import ATLAS_GENES, Bundle, verify_bundle
-from tabatlas.counts import find_counts, iterate_rows, list_matrices
+from tabatlas.counts import find_counts, list_matrices
 from tabatlas.errors import InputError, ModelError
 from tabatlas.finetune.calibrate import calibrate
 from tabatlas.finetune.typical import Typicality, count_molecules

@@ -7,14 +7,8 @@ from pathlib import Path
 import pandas as pd
 import scipy.sparse as sp
 
-from tabatlas.counts import (
-    check_size,
-    check_structure,
-    find_counts,
-    iterate_rows,
-    open_h5ad,
-    read_frame,
-)
+from tabatlas.blocks import iterate_rows
+from tabatlas.counts import check_size, check_structure, find_counts, open_h5ad, read_frame
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from tabatlas.counts import write_h5ad
+import numpy as np
+
 from tabatlas.errors import show_some
 from tabatlas.fetch.download import download_file, verify_file
 from tabatlas.fetch.isolate import allow_seconds, call_isolated
 from tabatlas.fetch.settings import DatasetRow, FetchSettings
 from tabatlas.fetch.standardize import standardize_file
+from tabatlas.h5ad import read_blocks, write_blocks
 from tabatlas.provenance import write_json
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,11 @@ def convert_file(
     path: Path, row: DatasetRow, settings: FetchSettings, cells: Path
 ) -> dict[str, Any]:
     """Write a foreign h5ad as a source h5ad; return what was found."""
-    adata, found = standardize_file(path, row, settings)
-    write_h5ad(adata, cells)
+    axes, expressed_g, found = standardize_file(path, row, settings)
+    with write_blocks(cells, axes.n_vars, np.float32) as written:
+        for _, counts in read_blocks(path, found["counts"], row.path):
+            written.append(counts if expressed_g.all() else counts[:, expressed_g])
+        written.finish(axes)
     return found
 
 

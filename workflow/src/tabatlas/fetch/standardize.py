@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import numpy as np
 import pandas as pd
 
 from tabatlas import names
-from tabatlas.counts import check_size, find_counts, open_h5ad, read_frame, read_matrix
+from tabatlas.counts import check_size, check_structure, find_counts, open_h5ad, read_frame
 from tabatlas.fetch.genes import find_expression, map_genes
 from tabatlas.fetch.labels import standardize_cells
 from tabatlas.fetch.settings import DatasetRow, FetchSettings
@@ -15,38 +16,39 @@ from tabatlas.fetch.settings import DatasetRow, FetchSettings
 
 def standardize_file(
     path: Path, row: DatasetRow, settings: FetchSettings
-) -> tuple[ad.AnnData, dict[str, Any]]:
-    """Read a foreign h5ad; return it in the form of a source h5ad, and what was found.
+) -> tuple[ad.AnnData, np.ndarray, dict[str, Any]]:
+    """Cells and genes of a foreign h5ad in the form of a source h5ad, and what was found.
 
-    Raises `InputError` and its kinds, with the file's name, for all that makes it unusable.
+    The counts stay in the file, verified: `counts` of what was found is their place, the mask
+    (g,) says which of its features are the genes. Raises `InputError` and its kinds, with the
+    file's name, for all that makes it unusable.
     """
     with open_h5ad(path, row.path) as file:
         check_size(file)
         place = find_counts(file, row.counts)
         frame = "raw/var" if place == "raw/X" else "var"
         obs, var = read_frame(file, "obs"), read_frame(file, frame)
-        counts = read_matrix(file, place, len(var))
+        check_structure(file, place, len(var))
     expressed = find_expression(var, row.dataset_id)
     genes, mapping = map_genes(
         var[expressed], row.dataset_id, row.organism, row.gene_id, settings.min_mapped_genes
     )
     cells = standardize_cells(obs, row, settings)
-    counts = counts if expressed.all() else counts[:, expressed]
-    adata = ad.AnnData(X=counts, obs=cells, var=genes, uns={names.ORGANISM: row.organism})
+    axes = ad.AnnData(obs=cells, var=genes, uns={names.ORGANISM: row.organism})
     mapped = genes[names.FEATURE_ID]
     found = {
         "organism": row.organism,
         "counts": place,
         "gene_ids": mapping.kind,
-        "n_cells": adata.n_obs,
-        "n_genes": adata.n_vars,
+        "n_cells": axes.n_obs,
+        "n_genes": axes.n_vars,
         "n_other_features": int((~expressed).sum()),
         "n_mapped": mapping.n_mapped,
         "n_unmapped": int((mapped == "").sum()),
         "n_merged": int(mapped[mapped != ""].duplicated().sum()),
         **describe_labels(cells),
     }
-    return adata, found
+    return axes, expressed, found
 
 
 def describe_labels(cells: pd.DataFrame) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Rows of an experiment's matrix as CSR, written and read block by block."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 from tiledbsoma import SparseNDArray, TileDBWriteOptions
 
+from tabatlas.blocks import divide_rows
 from tabatlas.ingest.context import share_context
 
 # Counts read back at once: more take fresh memory each time, fewer take more queries.
@@ -30,19 +29,6 @@ def read_rows(array: SparseNDArray, start: int, stop: int) -> sp.csr_matrix:
         pointers = np.searchsorted(row_n, rows)
     shape = (stop - start, array.shape[1])
     return sp.csr_matrix((value_n, gene_n.astype(np.int32), pointers), shape=shape)
-
-
-def divide_rows(starts: np.ndarray, block_entries: int) -> Iterator[tuple[int, int]]:
-    """Divide rows, given by their pointers (n + 1,), into runs of at most `block_entries`.
-
-    A row of its own may hold more.
-    """
-    start, n_rows = 0, len(starts) - 1
-    while start < n_rows:
-        most = int(starts[start]) + block_entries
-        stop = max(int(np.searchsorted(starts, most, side="right")) - 1, start + 1)
-        yield start, stop
-        start = stop
 
 
 def genes_rise(pointers: np.ndarray, genes: np.ndarray) -> bool:

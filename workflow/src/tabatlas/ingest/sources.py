@@ -10,9 +10,10 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata.io import read_elem
 
+from tabatlas.blocks import divide_rows
 from tabatlas.counts import open_h5ad
 from tabatlas.errors import InputError
-from tabatlas.ingest.blocks import divide_rows, genes_rise
+from tabatlas.ingest.blocks import genes_rise
 from tabatlas.names import DATASET_ID, FEATURE_ID, FEATURE_NAME, JOINID, MEASURED, OBS_ID
 from tabatlas.provenance import read_json
 

@@ -26,22 +26,29 @@ class Doublets:
     threshold: float | None
     note: str
 
+    @classmethod
+    def unsearched(cls, n_cells: int, obstacle: str) -> "Doublets":
+        """What is said of cells that were not scored, and why."""
+        note = f"not searched for doublets: {obstacle}"
+        return cls(np.zeros(n_cells), np.zeros(n_cells, dtype=bool), None, note)
+
 
 def find_doublets(counts: sp.csr_matrix, settings: QCSettings) -> Doublets:
     """Score the cells of one library (n, genes); call doublets where the threshold is credible."""
     n_cells = counts.shape[0]
-    unscored, nobody = np.zeros(n_cells), np.zeros(n_cells, dtype=bool)
     obstacle = refuse_library(n_cells, settings)
     if obstacle:
-        return Doublets(unscored, nobody, None, f"not searched for doublets: {obstacle}")
+        return Doublets.unsearched(n_cells, obstacle)
     try:
         score_n, simulated, threshold = run_scrublet(counts, settings.seed)
     except ValueError:
         # From scanpy, where fewer genes vary than scrublet takes principal components.
-        return Doublets(unscored, nobody, None, "not searched for doublets: too few variable genes")
+        return Doublets.unsearched(n_cells, "too few variable genes")
     doubt = doubt_threshold(score_n, simulated, threshold, settings.doublet_max_rate)
     if doubt:
-        return Doublets(score_n, nobody, None, f"no doublets called: {doubt}")
+        return Doublets(
+            score_n, np.zeros(n_cells, dtype=bool), None, f"no doublets called: {doubt}"
+        )
     return Doublets(score_n, score_n > threshold, threshold, "")
 
 

@@ -1,59 +1,46 @@
 """Judge every cell within its sample, and write down every reason against it."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
-from tabatlas.names import DOUBLET_SCORE, KEEP, REASON
-from tabatlas.qc.doublets import find_doublets
+from tabatlas.names import DOUBLET_SCORE, KEEP, N_GENES, REASON
 from tabatlas.qc.outliers import apply_limits, find_outliers
+from tabatlas.qc.samples import search_samples
 from tabatlas.qc.settings import QCSettings
 
 
 def judge_cells(
-    counts: sp.csr_matrix, metrics: pd.DataFrame, batch: pd.Series, settings: QCSettings
+    path: Path, n_genes: int, metrics: pd.DataFrame, batch: pd.Series, settings: QCSettings
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
-    """Judge the cells of a file (n, genes); `metrics` and `batch` are indexed by obs_id.
+    """Judge the cells of a file with `n_genes`; `metrics` and `batch` are indexed by obs_id.
 
     Returns the metrics with `doublet_score`, `keep` and `reason`, and for each sample the
     `doublet_threshold` and a `note` on what could not be judged.
     """
-    judged, samples = [], {}
-    for name, rows in sorted(batch.groupby(batch, observed=True).indices.items()):
-        cells, samples[name] = judge_sample(counts[rows], metrics.iloc[rows], settings)
-        judged.append(cells)
-    return pd.concat(judged).loc[metrics.index], samples
-
-
-def judge_sample(
-    counts: sp.csr_matrix, metrics: pd.DataFrame, settings: QCSettings
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Judge the cells of one sample; see `judge_cells`."""
-    reasons = apply_limits(metrics, counts.shape[1], settings)
-    outliers, note = find_outliers(metrics, ~reasons.any(axis=1).to_numpy(), settings)
-    reasons = reasons.join(outliers)
+    reasons = apply_limits(metrics, n_genes, settings)
+    rows_by_sample = batch.groupby(batch, observed=True).indices
+    outliers, notes = [], {}
+    for name, row_m in rows_by_sample.items():
+        within_m = ~reasons.iloc[row_m].any(axis=1).to_numpy()
+        found, notes[name] = find_outliers(metrics.iloc[row_m], within_m, settings)
+        outliers.append(found)
+    reasons = reasons.join(pd.concat(outliers))
     # Damaged cells blur the neighborhoods that scrublet compares: only the others are searched.
     passed_n = ~reasons.any(axis=1).to_numpy()
-    doublets = find_doublets(counts[passed_n], settings)
-    reasons["doublet"] = scatter(doublets.called_n, passed_n)
-    cells = metrics.assign(
-        **{
-            DOUBLET_SCORE: scatter(doublets.score_n.astype(np.float32), passed_n),
-            KEEP: ~reasons.any(axis=1),
-            REASON: join_reasons(reasons),
-        }
-    )
-    notes = [one for one in (note, doublets.note) if one]
-    return cells, {"doublet_threshold": doublets.threshold, "note": "; ".join(notes)}
-
-
-def scatter(value_m: np.ndarray, chosen_n: np.ndarray) -> np.ndarray:
-    """Values of the chosen cells at their places (n,); 0 or False elsewhere."""
-    value_n = np.zeros(len(chosen_n), dtype=value_m.dtype)
-    value_n[chosen_n] = value_m
-    return value_n
+    passed = {name: row_m[passed_n[row_m]] for name, row_m in rows_by_sample.items()}
+    score_n, called_n = np.zeros(len(metrics), np.float32), np.zeros(len(metrics), bool)
+    samples = {}
+    for name, doublets in search_samples(path, passed, metrics[N_GENES].to_numpy(), settings):
+        score_n[passed[name]], called_n[passed[name]] = doublets.score_n, doublets.called_n
+        said = "; ".join(note for note in (notes[name], doublets.note) if note)
+        samples[name] = {"doublet_threshold": doublets.threshold, "note": said}
+    reasons["doublet"] = called_n
+    keep_n = ~reasons.any(axis=1)
+    verdict = {DOUBLET_SCORE: score_n, KEEP: keep_n, REASON: join_reasons(reasons)}
+    return metrics.assign(**verdict), samples
 
 
 def join_reasons(reasons: pd.DataFrame) -> pd.Series:

@@ -4,8 +4,10 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any
 
-from tabatlas.counts import read_counts, write_h5ad
+import numpy as np
+
 from tabatlas.errors import show
+from tabatlas.h5ad import read_axes, read_blocks, write_blocks
 from tabatlas.names import (
     BATCH,
     CELL_TYPE,
@@ -43,22 +45,27 @@ def run(
 ) -> None:
     """Measure and judge every cell; write the kept ones, a table of all, and a summary."""
     chosen = QCSettings.read(settings)
-    adata = read_counts(counts)
-    verdict, samples = judge_cells(adata.X, measure_cells(adata), adata.obs[BATCH], chosen)
-    judged = adata.obs[[BATCH, CELL_TYPE]].join(verdict)
+    axes = read_axes(counts)
+    metrics = measure_cells(axes, read_blocks(counts))
+    verdict, samples = judge_cells(counts, axes.n_vars, metrics, axes.obs[BATCH], chosen)
+    judged = axes.obs[[BATCH, CELL_TYPE]].join(verdict)
     about = {
-        "dataset_id": str(adata.obs[DATASET_ID].iloc[0]),
-        "n_cells": adata.n_obs,
+        "dataset_id": str(axes.obs[DATASET_ID].iloc[0]),
+        "n_cells": axes.n_obs,
         "n_kept": int(judged[KEEP].sum()),
         "reasons": count_reasons(judged),
         "samples": summarize_samples(judged, samples),
-        "notes": describe_file(adata, chosen),
+        "notes": describe_file(axes, chosen),
     }
     log_losses(about)
     refuse_total_loss(about, str(counts))
-    kept = adata[judged[KEEP].to_numpy()].copy()
+    keep_n = judged[KEEP].to_numpy()
+    kept = axes[keep_n].copy()
     kept.obs = kept.obs.join(judged[METRICS])
-    write_h5ad(kept, cells)
+    with write_blocks(cells, axes.n_vars, np.float32) as file:
+        for start, block in read_blocks(counts):
+            file.append(block[keep_n[start : start + block.shape[0]]])
+        file.finish(kept)
     write_table(judged.rename_axis(OBS_ID).reset_index(), table)
     write_json(about, facts)
 

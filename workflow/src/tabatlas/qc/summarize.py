@@ -53,14 +53,14 @@ def summarize_samples(
     return facts
 
 
-def describe_file(adata: ad.AnnData, settings: QCSettings) -> list[str]:
+def describe_file(axes: ad.AnnData, settings: QCSettings) -> list[str]:
     """What could not be judged in the whole file."""
     notes = []
-    if not find_mitochondrial(adata.var).any():
+    if not find_mitochondrial(axes.var).any():
         notes.append(f"no mitochondrial gene in the file: {PCT_MT} is 0 and judges nobody")
-    if is_panel(adata.n_vars, settings):
+    if is_panel(axes.n_vars, settings):
         notes.append(
-            f"{adata.n_vars} genes are no whole transcriptome: cells need "
+            f"{axes.n_vars} genes are no whole transcriptome: cells need "
             f"{settings.panel_min_genes} of them (panel_min_genes)"
         )
     return notes
