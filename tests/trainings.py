@@ -79,8 +79,8 @@ class Training:
 
     def await_trainer(self, step: int, other_than: int = 0) -> int:
         """The pid of the trainer, once there is one that has gone on beyond a step."""
-        end = time.monotonic() + 300
-        while time.monotonic() < end:
+        end = time.monotonic() + 1200
+        while time.monotonic() < end and self.started[-1].poll() is None:
             for token, owner in self.owners():
                 if owner["pid"] != other_than and self.steps().get(token, 0) >= step:
                     return owner["pid"]

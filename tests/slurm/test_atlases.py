@@ -12,6 +12,9 @@ from trainings import Training
 
 pytestmark = pytest.mark.slurm
 
+# In one job: each costs some ten seconds besides its work.
+DATA = ("simulate", "fetch", "qc", "normalize", "register", "append", "seal", "split", "pack")
+
 
 def read_bundle(results: Path) -> dict[str, bytes]:
     """The files of the bundle, by their path with its version."""
@@ -26,7 +29,7 @@ def test_a_training_that_meets_its_time_limit_ends_in_the_bundle_of_a_local_run(
 ):
     tiny = Workdir(tmp_path)
     run = Training(tiny, tmp_path / "log", tiny.configure(), stage="integrate")
-    run, running = submit(run, runtime=1)
+    run, running = submit(run, "--groups", *(f"{rule}=data" for rule in DATA), runtime=1)
     sleep_until_the_alarm(run.await_trainer(1))
     assert running.wait() == 0, run.read_log()
     told = [path.read_text() for path in sorted((tmp_path / "logs/slurm/rule_integrate").iterdir())]
