@@ -64,6 +64,15 @@ def test_the_memory_of_a_partition_is_that_of_its_largest_node(fake_slurm):
     assert "--partition" not in fake_slurm.calls[-1]
 
 
+@pytest.mark.parametrize(
+    ("told", "minutes"),
+    [("30:00", 30), ("2:00:00", 120), ("1-12:00:00", 2160), ("infinite", float("inf"))],
+)
+def test_the_longest_time_of_a_partition(fake_slurm, told, minutes):
+    fake_slurm.answer("sinfo", f"echo {told}; echo 1:00")
+    assert slurm.most_minutes("big") == minutes
+
+
 def test_orphans_are_our_jobs_of_this_folder_alone(fake_slurm, tmp_path):
     ours = f"tabatlas_{uuid.uuid4()}"
     lines = [

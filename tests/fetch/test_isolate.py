@@ -55,8 +55,13 @@ def test_endless_loop_of_a_library_is_a_message_with_the_file() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_kill_for_memory_is_a_message_with_the_file() -> None:
-    with pytest.raises(InputError, match=r"^a\.h5ad: .* died \(SIGKILL\).* memory or disk ran out"):
+def test_a_crash_is_a_message_with_the_file() -> None:
+    with pytest.raises(InputError, match=r"^a\.h5ad: .* died \(SIGSEGV\).* memory or disk ran out"):
+        call_isolated("a.h5ad", 60, signal.raise_signal, signal.SIGSEGV)
+
+
+def test_a_kill_is_one_for_memory() -> None:
+    with pytest.raises(MemoryError, match=r"^a\.h5ad: the process that read it was killed"):
         call_isolated("a.h5ad", 60, signal.raise_signal, signal.SIGKILL)
 
 

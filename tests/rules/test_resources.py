@@ -74,7 +74,7 @@ def fetched(tmp_path):
 
 
 def test_memory_follows_the_cells_and_grows_only_after_a_failure_of_memory(fetched, fake_slurm):
-    fake_slurm.answer("sinfo", "echo 500")
+    fake_slurm.answer("sinfo", 'case "$*" in *%m*) echo 500;; *) echo 10:00;; esac')
     run_workflow(fetched, ATTEMPTS, "--retries", "1")
     asked = {
         name: (fetched / name).read_text().split()
@@ -82,12 +82,12 @@ def test_memory_follows_the_cells_and_grows_only_after_a_failure_of_memory(fetch
         if "." in name and name.split(".")[1] in ("a", "b")
     }
     assert asked == {
-        "killed.a": ["300", "14"],  # 100 MB and 10 for each of 5 thousand cells, twice
-        "killed.b": ["500", "14"],  # 600, of which the partition has 500
-        "killed_rank.a": ["300", "14"],
-        "killed_rank.b": ["500", "14"],
-        "failed.a": ["150", "14"],
-        "failed.b": ["300", "14"],
+        "killed.a": ["300", "10"],  # 100 MB and 10 for each of 5 thousand cells, twice
+        "killed.b": ["500", "10"],  # 600, of which the partition has 500
+        "killed_rank.a": ["300", "10"],
+        "killed_rank.b": ["500", "10"],
+        "failed.a": ["150", "10"],
+        "failed.b": ["300", "10"],
     }
     assert (fetched / "logs" / "killed" / "a.memory").read_text() == "150\n"
     assert not (fetched / "logs" / "failed" / "a.memory").exists()

@@ -29,8 +29,15 @@ logged() {{
 
 
 def minutes(wanted):
-    """Time for what begins anew when it is run again: a retry gets more."""
-    return lambda wildcards, attempt: wanted * attempt
+    """Time for what begins anew when it is run again: a retry gets more, if the partition has it."""
+
+    def find_minutes(wildcards, rulename, attempt):
+        if attempt == 1:
+            return wanted
+        most = slurm.most_minutes(asked(rulename, "slurm_partition"))
+        return int(min(wanted * attempt, max(wanted, most or wanted * attempt)))
+
+    return find_minutes
 
 
 def memory(base, per_thousand_cells=0, per_input_mb=0):

@@ -66,6 +66,23 @@ def most_memory(partition: str | None) -> int | None:
     return max((int(one) for one in (told or "").split() if one.isdigit()), default=None)
 
 
+def most_minutes(partition: str | None) -> float | None:
+    """The longest that a job may take in a partition (in the default one), in minutes."""
+    chosen = ["--partition", partition] if partition else []
+    told = ask("sinfo", "--noheader", "--format=%l", *chosen)
+    return max(map(read_minutes, (told or "").split()), default=None)
+
+
+def read_minutes(text: str) -> float:
+    """Minutes of a time as Slurm writes it: `infinite`, `30:00`, `2:00:00`, `1-00:00:00`."""
+    days, _, clock = text.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdigit() for part in parts):
+        return float("inf")
+    hours, minutes, seconds = (*(0,) * (3 - len(parts)), *map(int, parts))
+    return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
+
+
 def find_orphans(folder: Path) -> list[str]:
     """This user's jobs that a snakemake working in `folder` submitted, in the queue or running."""
     told = ask("squeue", "--noheader", "--me", "--format=%A|%j|%Z") or ""

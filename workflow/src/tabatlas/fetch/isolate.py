@@ -97,6 +97,8 @@ def explain_death(place: str, exitcode: int) -> Exception:
     """The error that a child's exit code means: negative is a signal, else its own traceback."""
     if exitcode >= 0:
         return RuntimeError(f"{place}: reading it failed; the traceback stands above")
+    if exitcode == -signal.SIGKILL:  # so the kernel ends whoever has the most
+        return MemoryError(f"{place}: the process that read it was killed")
     return InputError(
         f"{place}: the process that read it died ({signal.Signals(-exitcode).name}): the file is "
         "damaged, or memory or disk ran out. Fetch it again, or give the job more of them."
