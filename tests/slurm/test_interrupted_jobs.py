@@ -28,7 +28,7 @@ def pretrain(submit, built, tmp_path):
 
 
 def test_a_training_cut_by_its_time_limit_three_times(cluster, pretrain, states, undisturbed):
-    training, running = pretrain(SHORT, runtime=1)
+    training, running = pretrain(SHORT, runtime=2)
     step = trainer = 0
     for _ in range(3):
         trainer = training.await_trainer(step + 20, other_than=trainer)
