@@ -96,7 +96,9 @@ class Watch:
                     continue
                 seen = self.processes.setdefault(name[1], {})
                 for process in [shell, *shell.children(recursive=True)]:
-                    seen[process.pid] = read_peak(process.pid), sum(process.cpu_times()[:2])
+                    now = read_peak(process.pid), sum(process.cpu_times()[:2])
+                    # One that has ended and not been waited for has no memory any more.
+                    seen[process.pid] = tuple(map(max, now, seen.get(process.pid, now)))
             except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 continue  # it has just ended
             peak, cpu = (round(sum(part), 1) for part in zip(*seen.values(), strict=True))

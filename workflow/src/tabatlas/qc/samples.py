@@ -50,11 +50,8 @@ def group_samples(
 def read_samples(path: Path, rows: dict[str, np.ndarray]) -> Iterator[tuple[str, sp.csr_matrix]]:
     """The counts of each sample's rows, all in one pass over the file."""
     parts = {name: [] for name in rows}
-    first, last = (
-        min(row_m[0] for row_m in rows.values()),
-        max(row_m[-1] for row_m in rows.values()),
-    )
-    for start, counts in read_blocks(path, first=first, stop=last + 1):
+    ends = [row for row_m in rows.values() for row in (row_m[0], row_m[-1])]
+    for start, counts in read_blocks(path, first=min(ends), stop=max(ends) + 1):
         for name, row_m in rows.items():
             within = slice(*np.searchsorted(row_m, [start, start + counts.shape[0]]))
             parts[name].append(counts[row_m[within] - start])
