@@ -46,8 +46,9 @@ def test_what_partitions_have_is_told(cluster):
         ("pretrain", {"gpu_model": "b200"}, "node gpus", "pretrain asks for 2 × b200 a node"),
         ("finetune", {"gres": "gpu:a100:3"}, "node gpus", "finetune asks for 3 × a100 a node"),
         ("qc", {"gpu": 1}, "node gpus", "the best node of cpu has none"),
-        ("finetune", {"gpu": 9, "nodes": 2, "gres": ""}, "node gpus", "asks for 5 × GPU a node"),
-        ("pretrain", {"nodes": 3}, "node gpus", "pretrain asks for 3 nodes; gpu has 2"),
+        ("finetune", {"gpu": 10, "nodes": 2, "gres": ""}, "node gpus", "asks for 5 × GPU a node"),
+        ("finetune", {"gpu": 3, "nodes": 2, "gres": ""}, "node gpus", "asks for 3 GPUs on 2"),
+        ("pretrain", {"nodes": 3, "gpu": 3}, "node gpus", "pretrain asks for 3 nodes; gpu has 2"),
         ("pretrain", {"runtime": "13h"}, "limits", "780 minutes, gpu allows 720"),
         ("qc", {"mem": "17GB"}, "limits", "17000 MB, the largest node of cpu has 16000"),
         ("qc", {"slurm_account": "theirs"}, "account", "no theirs among yours: lab, other."),
@@ -72,7 +73,7 @@ def test_gpus_of_each_node_are_told(cluster):
 def test_ranks_must_divide_the_micro_batches(cluster):
     (text,) = failures(cluster, "ranks", pretrain={"micro_batches": 3})
     assert text == (
-        "pretrain: 2 processes (gpu × nodes) cannot share 3 micro_batches. "
+        "pretrain: 2 processes, one for each GPU, cannot share 3 micro_batches. "
         "Set `pretrain.micro_batches: 2`"
     )
     assert failures(cluster, "ranks", pretrain={"micro_batches": 4}) == []

@@ -111,6 +111,11 @@ def check_gpus(site: Site) -> Iterator[Finding]:
 
 def find_shortage(site: Site, request: Request) -> Iterator[str]:
     """What the partitions of a request lack."""
+    if request.n_gpus % request.n_nodes:
+        yield (
+            f"{request.rule} asks for {request.n_gpus} GPUs on {request.n_nodes} nodes, which is "
+            "not the same number on each. Set gpu"
+        )
     for one in find_partitions(site, request.partition):
         if one.count_gpus(request.gpu_model) * request.n_nodes < request.n_gpus:
             yield (
@@ -176,12 +181,12 @@ def check_ranks(site: Site) -> Iterator[Finding]:
         parts = getattr(site.config, TRAININGS[one.rule]).micro_batches
         if parts % one.n_ranks:
             wrong.append(
-                f"{one.rule}: {one.n_ranks} processes (gpu × nodes) cannot share {parts} "
+                f"{one.rule}: {one.n_ranks} processes, one for each GPU, cannot share {parts} "
                 f"micro_batches. Set `{TRAININGS[one.rule]}.micro_batches: {one.n_ranks}`"
             )
     yield from map(failed, wrong)
     if not wrong:
-        yield ok("micro_batches are multiples of gpu × nodes")
+        yield ok("micro_batches are multiples of the numbers of GPUs")
 
 
 def check_trial(site: Site) -> Iterator[Finding]:
@@ -189,7 +194,7 @@ def check_trial(site: Site) -> Iterator[Finding]:
     fit = [
         one
         for one in site.requests
-        if find_partitions(site, one.partition)
+        if any(partition.usable for partition in find_partitions(site, one.partition))
         and not [*find_shortage(site, one), *find_excess(site, one)]  # said already
     ]
     kinds: dict[tuple[object, ...], list[Request]] = defaultdict(list)
