@@ -35,9 +35,10 @@ def test_a_training_that_meets_its_time_limit_ends_in_the_bundle_of_a_local_run(
     _, again = await_that(lambda: cluster.jobs("integrate")[1:] and cluster.jobs("integrate"))
     cluster.ask("scontrol", "update", f"jobid={again.id}", "timelimit=20")
     assert running.wait() == 0, run.read_log()
-    told = [path.read_text() for path in sorted((tmp_path / "logs/slurm/rule_integrate").iterdir())]
-    assert "stopped by the job's time limit, which is near" in told[0]
-    assert "resuming at epoch" in told[1]
+    logs = (tmp_path / "logs/slurm/rule_integrate").iterdir()
+    first, second = sorted(logs, key=lambda path: int(path.stem))
+    assert "stopped by the job's time limit, which is near" in first.read_text()
+    assert "resuming at epoch" in second.read_text()
     assert [job.state for job in cluster.jobs("integrate")] == ["FAILED", "COMPLETED"]
     assert read_bundle(tmp_path / "results/tiny") == read_bundle(built.path / "results/tiny")
 
