@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tabatlas import slurm
+from tabatlas.errors import TabatlasError
 
 
 def test_without_slurm_nothing_is_known(monkeypatch):
@@ -12,7 +13,7 @@ def test_without_slurm_nothing_is_known(monkeypatch):
     assert slurm.ask("squeue") is None
     assert slurm.end_of_job("1") is None
     assert slurm.most_memory("cpu") is None
-    assert slurm.find_orphans(Path.cwd()) == []
+    assert slurm.find_active(Path.cwd()) is None
     assert not slurm.is_over("1")
 
 
@@ -73,7 +74,7 @@ def test_the_longest_time_of_a_partition(fake_slurm, told, minutes):
     assert slurm.most_minutes("big") == minutes
 
 
-def test_orphans_are_our_jobs_of_this_folder_alone(fake_slurm, tmp_path):
+def test_our_jobs_are_told_by_name_and_folder(fake_slurm, tmp_path):
     ours = f"tabatlas_{uuid.uuid4()}"
     lines = [
         f"1|{ours}|{tmp_path}",
@@ -83,47 +84,47 @@ def test_orphans_are_our_jobs_of_this_folder_alone(fake_slurm, tmp_path):
         f"5|{ours}|{tmp_path}",
     ]
     fake_slurm.answer("squeue", "\n".join(f"echo '{line}'" for line in lines))
-    assert slurm.find_orphans(tmp_path) == ["1", "5"]
-
-
-def test_cancelled_jobs_are_awaited(fake_slurm, monkeypatch):
-    fake_slurm.answer("scancel", ":")
-    fake_slurm.answer(
-        "squeue",
-        'echo 4 RUNNING; test "$(grep -c squeue "$(dirname "$0")/calls")" -gt 3'
-        " || echo 3 COMPLETING",
-    )
-    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
-    assert slurm.cancel(["3"]) == []
-    assert fake_slurm.calls[0] == "scancel 3"
-    monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0)
-    assert slurm.cancel(["4"]) == ["4"]
+    assert slurm.find_active(tmp_path) == {"1", "5"}
 
 
 @pytest.fixture
-def orphan(fake_slurm, tmp_path):
-    """A job of this folder, in the queue until it is cancelled."""
-    line = f"3|tabatlas_{uuid.uuid4()}|{tmp_path}"
+def two_jobs(fake_slurm, tmp_path, monkeypatch):
+    """Jobs 3 and 4 of this folder; a cancelled one is gone with the third look after that."""
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
+    line = f"tabatlas_{uuid.uuid4()}|{tmp_path}"
     fake_slurm.answer("scancel", ":")
     fake_slurm.answer(
         "squeue",
-        'if grep -q scancel "$(dirname "$0")/calls"; then echo 3 CANCELLED; '
-        f"else echo '{line}'; fi",
+        f"""calls="{fake_slurm.folder}/calls"
+        echo '4|{line}'
+        test "$(sed -n '/scancel 3/,$p' "$calls" | grep -c squeue)" -ge 3 || echo '3|{line}'""",
     )
-    folder = tmp_path / ".snakemake" / "locks"
-    folder.mkdir(parents=True)
-    (folder / "0.output.lock").touch()
     return fake_slurm
 
 
-def test_orphans_are_cancelled(orphan, tmp_path, caplog):
-    slurm.cancel_orphans(tmp_path)
-    assert "scancel 3" in orphan.calls
-    assert "jobs 3, " in caplog.text
+def test_jobs_of_a_dead_snakemake_are_cancelled_and_awaited(two_jobs, tmp_path, caplog):
+    slurm.cancel_orphans(tmp_path, {"2", "3"})
+    assert "Slurm jobs 3 are" in caplog.text
+    assert [call.split()[0] for call in two_jobs.calls] == ["squeue", "scancel", *["squeue"] * 3]
 
 
-def test_jobs_of_a_snakemake_with_a_lock_are_left_alone(orphan, tmp_path, caplog):
-    (tmp_path / ".snakemake" / "locks" / "1.output.lock").touch()
-    slurm.cancel_orphans(tmp_path)
-    assert not any("scancel" in call for call in orphan.calls)
-    assert "left alone" in caplog.text
+def test_jobs_that_make_something_else_are_left_alone(two_jobs, tmp_path, caplog):
+    slurm.cancel_orphans(tmp_path, {"2"})
+    slurm.cancel_orphans(tmp_path / "other", {"3"})
+    assert not any(call.startswith("scancel") for call in two_jobs.calls)
+    assert not caplog.text
+
+
+def test_a_job_that_does_not_end_ends_the_run(two_jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0.1)
+    with pytest.raises(TabatlasError, match=r"Slurm jobs 4, .* Nothing was submitted"):
+        slurm.cancel_orphans(tmp_path, {"4"})
+
+
+def test_a_queue_that_does_not_answer_is_not_an_empty_one(two_jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0.1)
+    two_jobs.answer("scancel", f"rm '{two_jobs.folder}/squeue'")
+    monkeypatch.setenv("PATH", f"{two_jobs.folder}:/usr/bin:/bin")
+    two_jobs.answer("squeue.real", "exit 1")
+    with pytest.raises(TabatlasError, match="Slurm jobs 3, "):
+        slurm.cancel_orphans(tmp_path, {"3"})

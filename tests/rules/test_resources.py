@@ -94,15 +94,15 @@ def test_memory_follows_the_cells_and_grows_only_after_a_failure_of_memory(fetch
 
 
 def test_training_starts_a_process_on_every_gpu(fetched):
-    chosen = ["gpus:gpu=4", "nodes:nodes=2", "both:nodes=2", "both:gpu=8"]
+    chosen = ["gpus:gpu=4", "nodes:nodes=2", "both:nodes=2", "both:gpu=8", "both:gpu_model=h100"]
     run_workflow(fetched, TRAININGS, "--set-resources", *chosen)
     asked = {path.stem: json.loads(path.read_text()) for path in fetched.glob("*.json")}
-    keys = ("gpu", "cpus_per_task", "mpi", "tasks", "tasks_per_gpu")
+    keys = ("gpu", "nodes", "gres", "cpus_per_task", "mpi", "tasks", "tasks_per_gpu")
     assert {name: [one.get(key) for key in keys] for name, one in asked.items()} == {
-        "alone": [1, 3, None, None, None],
-        "gpus": [4, 12, None, None, None],
-        "nodes": [2, 3, "srun", 2, 0],
-        "both": [8, 12, "srun", 2, 0],
+        "alone": [1, 1, None, 3, None, None, None],
+        "gpus": [4, 1, None, 12, None, None, None],
+        "nodes": [2, 2, "gpu:1", 3, "srun", 2, 0],
+        "both": [8, 2, "gpu:h100:4", 12, "srun", 2, 0],
     }
     assert asked["alone"]["launch"] == ""
     assert asked["gpus"]["launch"].startswith("torchrun --no-python --nproc-per-node=4 ")

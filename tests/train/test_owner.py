@@ -91,13 +91,23 @@ def test_an_owner_that_lives_on_after_its_job_is_followed_at_once(
 
 
 @pytest.mark.parametrize(
-    ("job", "user", "given_up"),
-    [("77", 0, True), ("78", 0, False), (None, 0, False), ("77", 1, False)],
+    ("job", "cluster", "user", "given_up"),
+    [
+        ("77", "here", 0, True),
+        ("78", "here", 0, False),
+        (None, None, 0, False),
+        ("77", "elsewhere", 0, False),
+        ("77", "here", 1, False),
+    ],
 )
-def test_only_our_own_jobs_are_known_to_be_over(fake_slurm, job, user, given_up):
+def test_only_our_own_jobs_are_known_to_be_over(
+    fake_slurm, monkeypatch, job, cluster, user, given_up
+):
     fake_slurm.answer("squeue", "echo 78 RUNNING")
-    text = json.dumps(asdict(replace(describe_process(), job=job))).encode()
-    assert Seen(1, text, 0, os.getuid() + user).is_given_up() == given_up
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
+    process = replace(describe_process(), job=job, cluster=cluster)
+    seen = Seen(1, json.dumps(asdict(process)).encode(), 0, os.getuid() + user)
+    assert seen.is_given_up() == given_up
 
 
 # Dead owners

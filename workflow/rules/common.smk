@@ -12,6 +12,13 @@ from tabatlas.names import MODEL_STAGES
 from tabatlas.provenance import stage_digest
 from tabatlas.slurm import cancel_orphans
 
+
+def fail(error):
+    """End snakemake with one message."""
+    sys.stderr.write(f"tabatlas: error: {error}\n")
+    sys.exit(error.exit_code)
+
+
 # Only where the command line names no config: no value of the demo may reach another atlas.
 if not workflow.config_settings.configfiles and not {"atlas", "datasets"} & set(config):
 
@@ -23,8 +30,7 @@ try:
         check_keys(path)
     CONFIG, DATASETS = load_config(config)
 except TabatlasError as error:
-    sys.stderr.write(f"tabatlas: error: {error}\n")
-    sys.exit(error.exit_code)
+    fail(error)
 
 ATLAS = CONFIG.atlas
 RESULTS = f"results/{ATLAS}"
@@ -55,8 +61,11 @@ REPLICATE_SEEDS = range(
 # Once, before the first job: neither in a dry run nor in the Snakemakes inside of jobs.
 onstart:
     if not workflow.local_exec:
-        cancel_orphans(Path.cwd())
-        admit(CONFIG, sys.argv[1:])
+        try:
+            admit(CONFIG, sys.argv[1:])
+            cancel_orphans(Path.cwd(), set(submitted_jobs()))
+        except TabatlasError as error:
+            fail(error)
 
 
 wildcard_constraints:

@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.io import apply_wildcards
 
 from tabatlas import slurm
+from tabatlas.doctor.profile import read_value
 
 # `logged LOG MB COMMAND`: runs a command, and its words go to the log too.
 #
@@ -19,6 +20,7 @@ trap '' TERM USR1
 logged() {{
   local log=$1 mb=$2 code=0
   shift 2
+  [ -z "${{SLURM_JOB_ID:-}}" ] || echo "$SLURM_JOB_ID" > "${{log%.log}}.job"
   "$@" 2>&1 | tee -i "$log" || code=$?
   if [ $code = 137 ] || {{ [ $code != 0 ] && grep -qs 'exitcode *: -9 ' "$log"; }}; then
     echo "$mb" > "${{log%.log}}.memory"
@@ -70,17 +72,27 @@ def count_cells(wildcards):
     )
 
 
+def submitted_jobs():
+    """Slurm's numbers of jobs that were to make what this run makes.
+
+    Snakemake notes a number when it submits, and forgets it when the job begins; that notes its own.
+    """
+    for job in workflow.dag.needrun_jobs():
+        yield from workflow.persistence.external_jobids(job)
+        notes = (Path(log).with_suffix(".job") for log in job.log)
+        yield from (note.read_text().strip() for note in notes if note.exists())
+
+
 def asked(rulename, resource, otherwise=None):
     """What the profile or the command line asks for a rule."""
     resources = workflow.get_rule(rulename).resources
-    if resource not in resources or resources[resource].is_evaluable():
-        return otherwise
-    return resources[resource].value
+    found = read_value(resources[resource].raw) if resource in resources else None
+    return otherwise if found is None else found
 
 
 def n_nodes(rulename):
     """On how many nodes a rule trains."""
-    return asked(rulename, "nodes", 1)
+    return asked(rulename, "nodes")
 
 
 def n_gpus(rulename):
@@ -115,13 +127,21 @@ def launch(wildcards, rulename, threads):
     )
 
 
+def gpus_of_a_node(rulename):
+    """GPUs of each node as a generic resource: `--gpus` alone may be dealt out unevenly."""
+    model = asked(rulename, "gpu_model")
+    return f"gpu:{model}:{n_gpus(rulename)}" if model else f"gpu:{n_gpus(rulename)}"
+
+
 # What training on GPUs needs. The profile says how many (`gpu`, of all nodes together),
 # which (`gpu_model`), where (`slurm_partition`) and on how many nodes (`nodes`). How it is launched
 # is a resource, because another number of GPUs is no reason to train again.
 GPU = dict(
+    nodes=1,
     gpu=lambda wildcards, rulename: n_nodes(rulename),
     cpus_per_task=lambda wildcards, rulename, threads: n_gpus(rulename) * threads,
     launch=launch,
+    gres=only_on_several(gpus_of_a_node),
     mpi=only_on_several(lambda rulename: "srun"),
     tasks=only_on_several(n_nodes),
     tasks_per_gpu=only_on_several(lambda rulename: 0),

@@ -12,6 +12,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from tabatlas.errors import TabatlasError
+
 logger = logging.getLogger(__name__)
 
 # States in which Slurm has ended a job, whatever its processes do on a node that is cut off.
@@ -83,35 +85,38 @@ def read_minutes(text: str) -> float:
     return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
 
 
-def find_orphans(folder: Path) -> list[str]:
-    """This user's jobs that a snakemake working in `folder` submitted, in the queue or running."""
-    told = ask("squeue", "--noheader", "--me", "--format=%A|%j|%Z") or ""
-    jobs = [line.split("|", 2) for line in told.splitlines()]
-    return [job for job, name, place in jobs if OUR_NAME.fullmatch(name) and Path(place) == folder]
+def find_active(folder: Path) -> set[str] | None:
+    """This user's jobs that a snakemake submitted from `folder` and that are not over.
 
-
-def cancel(jobs: Collection[str]) -> list[str]:
-    """Cancel jobs and wait until Slurm has ended them; returns those that it has not."""
-    ask("scancel", *jobs)
-    latest = time.monotonic() + CANCEL_SECONDS
-    while (left := [job for job in jobs if not is_over(job)]) and time.monotonic() < latest:
-        time.sleep(2)
-    return left
-
-
-def cancel_orphans(folder: Path) -> None:
-    """Cancel the jobs of a snakemake that died while it worked in `folder`.
-
-    They would write what this run's jobs write. Where another snakemake has a lock in the folder
-    beside the caller's, they may be its own, and are left alone.
+    None where Slurm does not answer.
     """
-    jobs = find_orphans(folder)
-    if not jobs:
+    told = ask("squeue", "--noheader", "--me", "--format=%A|%j|%Z")
+    if told is None:
+        return None
+    jobs = [line.split("|", 2) for line in told.splitlines()]
+    return {job for job, name, place in jobs if OUR_NAME.fullmatch(name) and Path(place) == folder}
+
+
+def cancel_orphans(folder: Path, jobs: Collection[str]) -> None:
+    """Cancel those of `jobs` that a snakemake submitted from `folder` and that are not over.
+
+    Raises `TabatlasError` where some have not ended in time: they may still write.
+    """
+    left = set(jobs) & (find_active(folder) or set())
+    if not left:
         return
-    named = f"Slurm jobs {', '.join(jobs)}, submitted from {folder}"
-    if len(list(folder.glob(".snakemake/locks/*.output.lock"))) > 1:
-        logger.warning("%s: left alone, another snakemake works there or left its lock", named)
-        return
-    logger.warning("%s: cancelled, their snakemake is gone; trainings will resume", named)
-    if left := cancel(jobs):
-        logger.warning("jobs %s have not ended within %d s", ", ".join(left), CANCEL_SECONDS)
+    logger.warning(
+        "Slurm jobs %s are those of a snakemake that is gone: cancelled", ", ".join(sorted(left))
+    )
+    ask("scancel", *left)
+    latest = time.monotonic() + CANCEL_SECONDS
+    while left and time.monotonic() < latest:
+        time.sleep(1)
+        active = find_active(folder)
+        left &= left if active is None else active
+    if left:
+        raise TabatlasError(
+            f"Slurm jobs {', '.join(sorted(left))}, of a snakemake that is gone, were cancelled "
+            f"and have not ended within {CANCEL_SECONDS} s. Start again when squeue does not show "
+            "them any more. Nothing was submitted."
+        )

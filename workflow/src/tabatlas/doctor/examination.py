@@ -49,9 +49,10 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 
 
 def admit(config: "Config", arguments: Sequence[str]) -> None:
-    """End a Snakemake with these arguments before it submits jobs to a Slurm that is not fit.
+    """Examine the Slurm to which a Snakemake with these arguments is about to submit jobs.
 
-    What is not `ok` goes to stderr. Of another executor nothing is asked.
+    What is not `ok` goes to stderr. Raises `TabatlasError` where a check failed. Of another
+    executor nothing is asked.
     """
     profile = read_profile(arguments)
     site = Site(profile.name, profile, config)
@@ -64,8 +65,7 @@ def admit(config: "Config", arguments: Sequence[str]) -> None:
     try:
         judge(lines)
     except TabatlasError as error:
-        sys.stderr.write(f"tabatlas doctor: error: {error} Nothing was submitted.\n")
-        sys.exit(error.exit_code)
+        raise TabatlasError(f"{error} Nothing was submitted.") from None
 
 
 def examine(site: Site) -> Iterator[Line]:

@@ -39,6 +39,7 @@ class Process:
     pid: int
     start: str | None  # in ticks since the boot: pids are used again
     job: str | None  # of Slurm
+    cluster: str | None = None  # where that number means something
 
     def __str__(self) -> str:
         job = f", Slurm job {show(self.job)}" if self.job else ""
@@ -76,8 +77,10 @@ class Seen(NamedTuple):
 
     def is_given_up(self) -> bool:
         """Whether Slurm has ended its job, whatever it still does on a node that is cut off."""
-        job = self.process and self.process.job
-        return bool(job) and self.user == os.getuid() and slurm.is_over(job)
+        found = self.process
+        if not found or not found.job or self.user != os.getuid():
+            return False
+        return found.cluster == os.environ.get("SLURM_CLUSTER_NAME") and slurm.is_over(found.job)
 
     def __str__(self) -> str:
         return str(self.process or ("unknown, its file is damaged" if self.text else "ended since"))
@@ -262,6 +265,7 @@ def describe_process() -> Process:
         pid=os.getpid(),
         start=read_stat(os.getpid())[19] if place else None,
         job=os.environ.get("SLURM_JOB_ID"),
+        cluster=os.environ.get("SLURM_CLUSTER_NAME"),
     )
 
 
