@@ -70,6 +70,16 @@ def test_gpus_of_each_node_are_told(cluster):
     ]
 
 
+def test_of_several_partitions_one_must_fit(cluster):
+    titles = ("partition", "node gpus", "limits")
+    cluster.set_resources("pretrain", slurm_partition="cpu,gpu", runtime="24h", gpu=1)
+    assert failures(cluster, *titles) == []  # 24 hours in one, a GPU in the other
+    cluster.set_resources("pretrain", slurm_partition="gpu,gpus")
+    missing, short = failures(cluster, *titles)
+    assert missing.startswith("no `gpus` for pretrain.")
+    assert short.startswith("pretrain asks for 1440 minutes, gpu allows 720.")
+
+
 def test_ranks_must_divide_the_micro_batches(cluster):
     (text,) = failures(cluster, "ranks", pretrain={"micro_batches": 3})
     assert text == (

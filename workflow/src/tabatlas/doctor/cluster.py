@@ -74,28 +74,32 @@ def check_partitions(site: Site) -> Iterator[Finding]:
         return
     for wanted in dict.fromkeys(one.partition for one in site.requests):
         rules = show_some([one.rule for one in site.requests if one.partition == wanted], 4)
-        found = find_partitions(site, wanted)
-        yield from (judge_partition(one, rules) for one in found)
         if wanted is None:
             yield unknown(f"calculated for each job of {rules}")
-        elif not found:
-            name = f"`{wanted}`" if wanted else "default partition"
-            yield failed(
-                f"no {name} for {rules}. There are: {', '.join(site.partitions)}. "
-                "Set slurm_partition"
-            )
+        else:
+            yield from judge_partitions(site, wanted, rules)
 
 
-def judge_partition(one: Partition, rules: str) -> Finding:
-    """Whether a partition takes jobs, and what it has."""
-    told = (
-        f"{one.name}: {len(one.usable)} of {len(one.nodes)} nodes up, with up to "
-        f"{one.memory / 1000:.0f} GB{f' and {one.cards}' if one.cards else ''}; for {rules}"
-    )
-    if one.is_up and one.usable:
-        return ok(told)
-    closed = "" if one.is_up else ", but it takes no jobs"
-    return failed(f"{told}{closed}. Set another slurm_partition, or wait until it is back")
+def judge_partitions(site: Site, wanted: str, rules: str) -> Iterator[Finding]:
+    """Whether the partitions that a name means exist and take jobs, and what they have."""
+    found = find_partitions(site, wanted)
+    for one in found:
+        told = (
+            f"{one.name}: {len(one.usable)} of {len(one.nodes)} nodes up, with up to "
+            f"{one.memory / 1000:.0f} GB{f' and {one.cards}' if one.cards else ''}; for {rules}"
+        )
+        if one.is_up and one.usable:
+            yield ok(told)
+        else:
+            closed = "" if one.is_up else ", but it takes no jobs"
+            yield failed(f"{told}{closed}. Set another slurm_partition, or wait until it is back")
+    names = [f"`{name}`" for name in wanted.split(",") if name not in site.partitions]
+    if (wanted and names) or not found:
+        missing = ", ".join(names) if wanted else "default partition"
+        yield failed(
+            f"no {missing} for {rules}. There are: {', '.join(site.partitions)}. "
+            "Set slurm_partition"
+        )
 
 
 def check_gpus(site: Site) -> Iterator[Finding]:
@@ -109,24 +113,25 @@ def check_gpus(site: Site) -> Iterator[Finding]:
         yield ok(", ".join(f"{one.wish} for {one.rule}" for one in asked))
 
 
-def find_shortage(site: Site, request: Request) -> Iterator[str]:
-    """What the partitions of a request lack."""
+def find_shortage(site: Site, request: Request) -> list[str]:
+    """What the partition of a request lacks, of several the one that lacks least."""
     if request.n_gpus % request.n_nodes:
-        yield (
-            f"{request.rule} asks for {request.n_gpus} GPUs on {request.n_nodes} nodes, which is "
-            "not the same number on each. Set gpu"
-        )
+        text = f"{request.rule} asks for {request.n_gpus} GPUs on {request.n_nodes} nodes"
+        return [f"{text}, which is not the same number on each. Set gpu"]
+    lacks = []
     for one in find_partitions(site, request.partition):
+        lacks.append([])
         if one.count_gpus(request.gpu_model) * request.n_nodes < request.n_gpus:
-            yield (
+            lacks[-1].append(
                 f"{request.rule} asks for {request.wish} a node; the best node of {one.name} has "
                 f"{one.cards or 'none'}. Set gpu, gpu_model or slurm_partition"
             )
         if len(one.nodes) < request.n_nodes:
-            yield (
+            lacks[-1].append(
                 f"{request.rule} asks for {request.n_nodes} nodes; {one.name} has "
                 f"{len(one.nodes)}. Set nodes"
             )
+    return min(lacks, key=len, default=[])
 
 
 def check_limits(site: Site) -> Iterator[Finding]:
@@ -139,19 +144,22 @@ def check_limits(site: Site) -> Iterator[Finding]:
         yield ok("runtime and mem_mb are within the partitions'; memory by input is seen later")
 
 
-def find_excess(site: Site, request: Request) -> Iterator[str]:
-    """What a request wants beyond its partitions' limits."""
+def find_excess(site: Site, request: Request) -> list[str]:
+    """What a request wants beyond its partition's limits, of several those it exceeds least."""
+    exceeded = []
     for one in find_partitions(site, request.partition):
-        if (request.minutes or 0) > one.minutes:
-            yield (
+        exceeded.append([])
+        if request.minutes > one.minutes:
+            exceeded[-1].append(
                 f"{request.rule} asks for {request.minutes} minutes, {one.name} allows "
                 f"{one.minutes:.0f}. Set its `runtime` under set-resources: a training resumes"
             )
-        if (request.memory or 0) > one.memory:
-            yield (
+        if request.memory > one.memory:
+            exceeded[-1].append(
                 f"{request.rule} asks for {request.memory} MB, the largest node of {one.name} has "
                 f"{one.memory}. Set its `mem_mb`, or another slurm_partition"
             )
+    return min(exceeded, key=len, default=[])
 
 
 def check_account(site: Site) -> Iterator[Finding]:
