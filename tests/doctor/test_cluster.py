@@ -90,7 +90,7 @@ def test_ranks_must_divide_the_micro_batches(cluster):
 
 
 def test_slurm_has_the_last_word(cluster):
-    cluster.refuse("--gpus=h100:2", "allocation failure: Invalid qos specification")
+    cluster.refuse("--gpus-per-node=h100:2", "allocation failure: Invalid qos specification")
     (text,) = failures(cluster, "trial")
     assert "Slurm refuses jobs of pretrain" in text
     assert "allocation failure: Invalid qos specification" in text

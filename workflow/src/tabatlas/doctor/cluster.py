@@ -121,7 +121,7 @@ def find_shortage(site: Site, request: Request) -> list[str]:
     lacks = []
     for one in find_partitions(site, request.partition):
         lacks.append([])
-        if one.count_gpus(request.gpu_model) * request.n_nodes < request.n_gpus:
+        if one.count_gpus(request.gpu_model) < request.of_node:
             lacks[-1].append(
                 f"{request.rule} asks for {request.wish} a node; the best node of {one.name} has "
                 f"{one.cards or 'none'}. Set gpu, gpu_model or slurm_partition"

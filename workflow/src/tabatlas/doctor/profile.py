@@ -42,18 +42,23 @@ class Request(NamedTuple):
         return max(self.n_gpus // self.n_nodes, 1) * self.n_nodes
 
     @property
+    def of_node(self) -> int:
+        """The GPUs that a node must have."""
+        return -(-self.n_gpus // self.n_nodes)
+
+    @property
     def wish(self) -> str:
-        """The GPUs of a node, in words."""
-        return f"{-(-self.n_gpus // self.n_nodes)} × {self.gpu_model or 'GPU'}"
+        """The same in words."""
+        return f"{self.of_node} × {self.gpu_model or 'GPU'}"
 
     @property
     def options(self) -> tuple[str, ...]:
-        """These wishes as options of `sbatch`, as the executor plugin writes them."""
+        """These wishes as options of `sbatch`."""
         model = f"{self.gpu_model}:" if self.gpu_model else ""
         chosen = {
             "partition": self.partition,
             "account": self.account,
-            "gpus": self.n_gpus and f"{model}{self.n_gpus}",
+            "gpus-per-node": self.n_gpus and f"{model}{self.of_node}",
             "nodes": self.n_nodes,
             "time": self.minutes,
             "mem": self.memory,
