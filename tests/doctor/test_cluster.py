@@ -96,6 +96,13 @@ def test_slurm_has_the_last_word(cluster):
     assert "allocation failure: Invalid qos specification" in text
 
 
+def test_what_only_makes_a_job_wait_ends_no_run(cluster):
+    cluster.refuse(
+        "--test-only", "allocation failure: Required node not available (down, drained or reserved)"
+    )
+    assert {state for state, _ in look(cluster, "trial")} == {"not checked"}
+
+
 def test_it_is_asked_for_the_options_that_the_site_wants(cluster):
     cluster.profile["default-resources"] = {
         "slurm_partition": "cpu",

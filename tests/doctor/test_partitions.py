@@ -1,9 +1,11 @@
 """How what Slurm and the rules say is read."""
 
+from collections import Counter
+
 import pytest
 
 from tabatlas.doctor.findings import TRAININGS
-from tabatlas.doctor.partitions import read_gpus, read_minutes
+from tabatlas.doctor.partitions import Node, read_gpus, read_minutes
 from tabatlas.doctor.profile import A_NODE, read_rules, split_gres
 from tabatlas.provenance import PACKAGE
 
@@ -41,6 +43,25 @@ def test_gpus_of_a_node_are_counted_by_type(gres, gpus):
 )
 def test_a_generic_resource_has_name_type_and_number(text, parts):
     assert split_gres(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("state", "usable"),
+    [
+        ("idle", True),
+        ("idle~", True),
+        ("mixed", True),
+        ("allocated+", True),
+        ("planned", True),
+        ("idle*", False),
+        ("down*", False),
+        ("drained", False),
+        ("draining", False),
+        ("maint", False),
+    ],
+)
+def test_a_node_takes_jobs_or_will_when_it_is_started(state, usable):
+    assert Node("n1", "n1", 1000, state, Counter()).is_usable == usable
 
 
 def test_what_rules_ask_for_is_found_in_their_files():

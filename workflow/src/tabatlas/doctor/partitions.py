@@ -9,7 +9,8 @@ from tabatlas.doctor.profile import split_gres
 from tabatlas.slurm import ask, read_minutes
 
 FORMAT = "%P|%a|%l|%m|%G|%T|%N|%o"
-UNUSABLE = re.compile(r"down|drain|fail|maint|unk|power|inval|block|reserved_down")
+# Nodes that are powered down (`idle~`) are started when a job wants them.
+UNUSABLE = re.compile(r"^down|drain|fail|maint|unk|inval|block")
 
 
 @dataclass(frozen=True)
