@@ -194,12 +194,12 @@ def test_folder_that_cannot_be_made_is_a_message(files: Files) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def limit_files() -> None:
-    """No file may grow beyond 4 kB: what a full disk does to a writer."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+# Of some 30 kB: HDF5 sees that the disk is full when it writes, or only when it closes the file.
+@pytest.mark.parametrize("n_bytes", [4096, 16384])
+def test_full_disk_is_a_message_that_leaves_nothing(files: Files, n_bytes: int) -> None:
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
 
-
-def test_full_disk_is_a_message_that_leaves_nothing(files: Files) -> None:
     write_foreign(files.source)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     ended = run(*files.arguments(), preexec_fn=limit_files, env=environment)

@@ -1,6 +1,8 @@
 """h5ad files block by block: memory follows the cells, never their counts."""
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,11 +55,30 @@ def read_blocks(
 
 @contextlib.contextmanager
 def write_blocks(path: Path, n_genes: int, dtype: type) -> Iterator["BlockWriter"]:
-    """Write an h5ad atomically, block by block; equal content gives equal bytes."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        writer = BlockWriter(file, n_genes, dtype)
-        yield writer
-        assert writer.is_finished
+    """Write an h5ad atomically, block by block; equal content gives equal bytes.
+
+    Raises `OSError` where the disk does not take it.
+    """
+    with atomic_path(path) as temporary:
+        file = h5py.File(temporary, "w")
+        try:
+            writer = BlockWriter(file, n_genes, dtype)
+            yield writer
+            assert writer.is_finished
+        finally:
+            close(file, path)
+
+
+def close(file: h5py.File, path: Path) -> None:
+    """Close a file that was written. Raises `OSError` where what waits cannot be written."""
+    try:
+        file.close()
+    except RuntimeError as error:  # h5py's, and with it the system's is lost
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from None
 
 
 class BlockWriter:
