@@ -12,7 +12,6 @@ def test_without_slurm_nothing_is_known(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert slurm.ask("squeue") is None
     assert slurm.end_of_job("1") is None
-    assert slurm.most_memory("cpu") is None
     assert slurm.find_active(Path.cwd()) is None
     assert not slurm.is_over("1")
 
@@ -57,21 +56,10 @@ def test_a_job_is_over_when_slurm_has_ended_or_forgotten_it(fake_slurm, told, ov
     assert slurm.is_over("12") == over
 
 
-def test_the_memory_of_a_partition_is_that_of_its_largest_node(fake_slurm):
-    fake_slurm.answer("sinfo", "printf '16000\\n512000\\n64000\\n'")
-    assert slurm.most_memory("big") == 512000
-    assert "--partition big" in fake_slurm.calls[-1]
-    assert slurm.most_memory(None) == 512000
-    assert "--partition" not in fake_slurm.calls[-1]
-
-
-@pytest.mark.parametrize(
-    ("told", "minutes"),
-    [("30:00", 30), ("2:00:00", 120), ("1-12:00:00", 2160), ("infinite", float("inf"))],
-)
-def test_the_longest_time_of_a_partition(fake_slurm, told, minutes):
-    fake_slurm.answer("sinfo", f"echo {told}; echo 1:00")
-    assert slurm.most_minutes("big") == minutes
+def test_defaults_of_the_user_hide_no_jobs(fake_slurm, monkeypatch):
+    monkeypatch.setenv("SQUEUE_PARTITION", "other")
+    fake_slurm.answer("squeue", 'test -z "$SQUEUE_PARTITION" && echo 12 RUNNING')
+    assert slurm.find_states() == {"12": "RUNNING"}
 
 
 def test_our_jobs_are_told_by_name_and_folder(fake_slurm, tmp_path):

@@ -16,7 +16,7 @@ include: {str(RESOURCES)!r}
 # Each writes down what its last attempt had; the first attempts end as their name says.
 ATTEMPTS = """
 rule all:
-    input: expand("{name}.{dataset}", name=["killed", "killed_rank", "failed"], dataset=DATASETS)
+    input: expand("{name}.{dataset}", name=["killed", "killed_rank", "ended", "failed"], dataset=DATASETS)
 """ + "".join(
     f"""
 rule {name}:
@@ -26,12 +26,13 @@ rule {name}:
     shell:
         "if [ -e {name}-{{wildcards.dataset}} ]; then"
         " echo {{resources.mem_mb}} {{resources.runtime}} > {{output}}; else"
-        " touch {name}-{{wildcards.dataset}};"
+        " touch {name}-{{wildcards.dataset}}; export SLURM_JOB_ID={name}-{{wildcards.dataset}};"
         " logged {{log:q}} {{resources.mem_mb}} sh -c '{script}'; fi"
 """
     for name, script in {
         "killed": "kill -9 $$",
         "killed_rank": "echo exitcode : -9 of pid 7; exit 1",
+        "ended": "kill -9 $PPID",  # the shell too, and only Slurm can tell
         "failed": "exit 3",
     }.items()
 )
@@ -74,7 +75,13 @@ def fetched(tmp_path):
 
 
 def test_memory_follows_the_cells_and_grows_only_after_a_failure_of_memory(fetched, fake_slurm):
-    fake_slurm.answer("sinfo", 'case "$*" in *%m*) echo 500;; *) echo 10:00;; esac')
+    fake_slurm.answer(
+        "sinfo",
+        "echo 'gpu|up|1-00:00:00|9000||idle|n1|n1'; echo 'cpu*|up|10:00|500||idle|n2|n2'",
+    )
+    fake_slurm.answer("squeue", "echo ended-a OUT_OF_MEMORY; echo ended-b NODE_FAIL")
+    (fetched / "logs" / "failed").mkdir(parents=True)
+    (fetched / "logs" / "failed" / "a.memory").touch()  # as a full disk leaves it
     run_workflow(fetched, ATTEMPTS, "--retries", "1")
     asked = {
         name: (fetched / name).read_text().split()
@@ -86,11 +93,13 @@ def test_memory_follows_the_cells_and_grows_only_after_a_failure_of_memory(fetch
         "killed.b": ["500", "10"],  # 600, of which the partition has 500
         "killed_rank.a": ["300", "10"],
         "killed_rank.b": ["500", "10"],
+        "ended.a": ["300", "10"],
+        "ended.b": ["300", "10"],
         "failed.a": ["150", "10"],
         "failed.b": ["300", "10"],
     }
     assert (fetched / "logs" / "killed" / "a.memory").read_text() == "150\n"
-    assert not (fetched / "logs" / "failed" / "a.memory").exists()
+    assert not (fetched / "logs" / "failed" / "b.memory").exists()
 
 
 def test_training_starts_a_process_on_every_gpu(fetched):

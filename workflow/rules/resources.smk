@@ -1,10 +1,12 @@
 # What jobs ask for, how they are launched, and what is noted where one fails.
 
+from math import inf
 from pathlib import Path
 
 from snakemake.io import apply_wildcards
 
 from tabatlas import slurm
+from tabatlas.doctor.partitions import read_partitions
 from tabatlas.doctor.profile import read_value
 
 # `logged LOG MB COMMAND`: runs a command, and its words go to the log too.
@@ -20,7 +22,7 @@ trap '' TERM USR1
 logged() {{
   local log=$1 mb=$2 code=0
   shift 2
-  [ -z "${{SLURM_JOB_ID:-}}" ] || echo "$SLURM_JOB_ID" > "${{log%.log}}.job"
+  [ -z "${{SLURM_JOB_ID:-}}" ] || echo "$SLURM_JOB_ID $mb" > "${{log%.log}}.job"
   "$@" 2>&1 | tee -i "$log" || code=$?
   if [ $code = 137 ] || {{ [ $code != 0 ] && grep -qs 'exitcode *: -9 ' "$log"; }}; then
     echo "$mb" > "${{log%.log}}.memory"
@@ -36,8 +38,8 @@ def minutes(wanted):
     def find_minutes(wildcards, rulename, attempt):
         if attempt == 1:
             return wanted
-        most = slurm.most_minutes(asked(rulename, "slurm_partition"))
-        return int(min(wanted * attempt, max(wanted, most or wanted * attempt)))
+        most = max((one.minutes for one in partitions_of(rulename)), default=inf)
+        return int(min(wanted * attempt, max(wanted, most)))
 
     return find_minutes
 
@@ -52,15 +54,41 @@ def memory(base, per_thousand_cells=0, per_input_mb=0):
         wanted = base + per_thousand_cells * count_cells(wildcards) / 1000
         if per_input_mb:
             wanted += per_input_mb * input.size_mb
-        log = apply_wildcards(workflow.get_rule(rulename).log[0], wildcards)
-        failed = Path(log).with_suffix(".memory")
-        if failed.exists():
-            most = slurm.most_memory(asked(rulename, "slurm_partition"))
-            more = 2 * int(failed.read_text())
-            wanted = max(wanted, min(more, most or more))
+        log = Path(apply_wildcards(workflow.get_rule(rulename).log[0], wildcards))
+        if failed := find_failed_memory(log):
+            most = max((one.memory for one in partitions_of(rulename)), default=inf)
+            wanted = max(wanted, min(2 * failed, most))
         return int(wanted)
 
     return find_memory
+
+
+def find_failed_memory(log):
+    """With how many MB the last attempt ran out of memory; 0 if it did not.
+
+    Its shell has noted that, or Slurm knows, where the shell was ended too.
+    """
+    job, megabytes = read_words(log.with_suffix(".job"), 2)
+    if job and (slurm.find_states() or {}).get(job) == "OUT_OF_MEMORY":
+        return int(megabytes)
+    return int(*read_words(log.with_suffix(".memory"), 1))
+
+
+def read_words(path, n_words):
+    """The words of a note; zeros where it is not there, or was cut off by a full disk."""
+    words = path.read_text().split() if path.exists() else []
+    return words if len(words) == n_words else [0] * n_words
+
+
+def partitions_of(rulename):
+    """The partitions that the jobs of a rule may go to, as far as Slurm tells."""
+    wanted = asked(rulename, "slurm_partition")
+    names = wanted.split(",") if wanted else ()
+    return [
+        one
+        for one in (read_partitions() or {}).values()
+        if (one.name in names if names else one.is_default)
+    ]
 
 
 def count_cells(wildcards):
@@ -79,8 +107,7 @@ def submitted_jobs():
     """
     for job in workflow.dag.needrun_jobs():
         yield from workflow.persistence.external_jobids(job)
-        notes = (Path(log).with_suffix(".job") for log in job.log)
-        yield from (note.read_text().strip() for note in notes if note.exists())
+        yield from (read_words(Path(log).with_suffix(".job"), 2)[0] for log in job.log)
 
 
 def asked(rulename, resource, otherwise=None):

@@ -25,21 +25,30 @@ OVER = {
     "FAILED",
     "NODE_FAIL",
     "OUT_OF_MEMORY",
+    "PREEMPTED",
     "REVOKED",
     "TIMEOUT",
 }
 # As the profile names jobs: `slurm-jobname-prefix`, and a run of snakemake.
 OUR_NAME = re.compile(r"tabatlas_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+DEFAULTS = re.compile("(SQUEUE|SINFO|SCANCEL)_")
 ANSWER_SECONDS = 60  # a busy controller takes its time
 CANCEL_SECONDS = 120  # sites give a job some 30 seconds from SIGTERM to SIGKILL
 
 
 def ask(*command: str) -> str | None:
     """What a command of Slurm prints; None where it is not there, fails or does not answer."""
-    plain = os.environ | {"SLURM_TIME_FORMAT": "%s"}  # seconds since 1970
+    # A user's own defaults, say a partition, would hide jobs. Times are seconds since 1970.
+    plain = {key: value for key, value in os.environ.items() if not DEFAULTS.match(key)}
+    plain["SLURM_TIME_FORMAT"] = "%s"
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, env=plain, timeout=ANSWER_SECONDS
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=plain,
+            timeout=ANSWER_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -52,37 +61,16 @@ def end_of_job(job: str) -> float | None:
     return float(told) if told.isdigit() else None
 
 
+def find_states() -> dict[str, str] | None:
+    """The state of each job of this user that Slurm remembers; None where it does not answer."""
+    told = ask("squeue", "--noheader", "--me", "--states=all", "--format=%A %T")
+    return None if told is None else dict(line.split() for line in told.splitlines())
+
+
 def is_over(job: str) -> bool:
     """Whether Slurm has ended a job of this user. One that it has forgotten is."""
-    told = ask("squeue", "--noheader", "--me", "--states=all", "--format=%A %T")
-    if told is None:
-        return False
-    states = dict(line.split() for line in told.splitlines())
-    return states.get(job, "COMPLETED") in OVER
-
-
-def most_memory(partition: str | None) -> int | None:
-    """The memory of the largest node of a partition (of the default one) in MB."""
-    chosen = ["--partition", partition] if partition else []
-    told = ask("sinfo", "--noheader", "--Node", "--format=%m", *chosen)
-    return max((int(one) for one in (told or "").split() if one.isdigit()), default=None)
-
-
-def most_minutes(partition: str | None) -> float | None:
-    """The longest that a job may take in a partition (in the default one), in minutes."""
-    chosen = ["--partition", partition] if partition else []
-    told = ask("sinfo", "--noheader", "--format=%l", *chosen)
-    return max(map(read_minutes, (told or "").split()), default=None)
-
-
-def read_minutes(text: str) -> float:
-    """Minutes of a time as Slurm writes it: `infinite`, `30:00`, `2:00:00`, `1-00:00:00`."""
-    days, _, clock = text.rpartition("-")
-    parts = clock.split(":")
-    if not all(part.isdigit() for part in parts):
-        return float("inf")
-    hours, minutes, seconds = (*(0,) * (3 - len(parts)), *map(int, parts))
-    return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
+    states = find_states()
+    return states is not None and states.get(job, "COMPLETED") in OVER
 
 
 def find_active(folder: Path) -> set[str] | None:
@@ -94,7 +82,12 @@ def find_active(folder: Path) -> set[str] | None:
     if told is None:
         return None
     jobs = [line.split("|", 2) for line in told.splitlines()]
-    return {job for job, name, place in jobs if OUR_NAME.fullmatch(name) and Path(place) == folder}
+    here = folder.resolve()
+    return {
+        job
+        for job, name, place in jobs
+        if OUR_NAME.fullmatch(name) and Path(place).resolve() == here
+    }
 
 
 def cancel_orphans(folder: Path, jobs: Collection[str]) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tabatlas.doctor.profile import split_gres
-from tabatlas.slurm import ask, read_minutes
+from tabatlas.slurm import ask
 
 FORMAT = "%P|%a|%l|%m|%G|%T|%N|%o"
 # Nodes that are powered down (`idle~`) are started when a job wants them.
@@ -108,3 +108,13 @@ def read_gpus(gres: str) -> Counter[str]:
         if name == "gpu":
             counted[model] += number
     return counted
+
+
+def read_minutes(text: str) -> float:
+    """Minutes of a time as Slurm writes it: `infinite`, `30:00`, `2:00:00`, `1-00:00:00`."""
+    days, _, clock = text.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdigit() for part in parts):
+        return float("inf")
+    hours, minutes, seconds = (*(0,) * (3 - len(parts)), *map(int, parts))
+    return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
