@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cluster import await_that, sleep_until_the_alarm
+from cluster import sleep_until_the_alarm
 
 from built_demo import DEMO, NEEDS_DEMO
 from tiny_atlas import Workdir
@@ -37,10 +37,10 @@ def test_a_training_that_meets_its_time_limit_ends_in_the_bundle_of_a_local_run(
         shutil.rmtree(tiny.path / "results/tiny" / stage)
     run = Training(tiny, tmp_path / "log", tiny.configure(), stage="integrate")
     run, running = submit(run, "--groups", *GROUPED, runtime=1)
-    sleep_until_the_alarm(run.await_trainer(1))
-    # A machine with more to do may need a minute until the next attempt trains.
-    _, again = await_that(lambda: cluster.jobs("integrate")[1:] and cluster.jobs("integrate"))
-    cluster.ask("scontrol", "update", f"jobid={again.id}", "timelimit=20")
+    trainer = run.await_trainer(1)
+    (cut,) = cluster.jobs("integrate")
+    sleep_until_the_alarm(trainer)
+    cluster.give_time("integrate", after=cut.id)
     assert running.wait() == 0, run.read_log()
     logs = (tiny.path / "logs/slurm/rule_integrate").iterdir()
     first, second = sorted(logs, key=lambda path: int(path.stem))
