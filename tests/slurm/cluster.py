@@ -58,6 +58,11 @@ class Cluster:
         jobs = sorted(Job(int(row[0]), *row[1:4], read_megabytes(row[4])) for row in rows)
         return [job for job in jobs if rule is None or job.comment.startswith(f"rule_{rule}")]
 
+    def give_time(self, rule: str, after: int) -> None:
+        """Let the attempt after a job last as long as it may take where much else runs."""
+        found = await_that(lambda: [job for job in self.jobs(rule) if job.id > after])
+        self.ask("scontrol", "update", f"jobid={found[0].id}", "timelimit=60")
+
     def find_daemon(self, name: str) -> int:
         """The pid of a daemon, which may have ended."""
         rows = [line.split() for line in (self.folder / "pids").read_text().splitlines()]

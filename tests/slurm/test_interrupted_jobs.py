@@ -32,9 +32,11 @@ def test_a_training_cut_by_its_time_limit_three_times(cluster, pretrain, states,
     step = trainer = 0
     for _ in range(3):
         trainer = training.await_trainer(step + 20, other_than=trainer)
+        cut = cluster.jobs("pretrain")[-1]
         sleep_until_the_alarm(trainer)
         await_that(lambda pid=trainer: not os.path.exists(f"/proc/{pid}"))
         step = max(training.steps().values())
+    cluster.give_time("pretrain", after=cut.id)
     assert running.wait() == 0, training.read_log()
     assert states() == ["FAILED"] * 3 + ["COMPLETED"]
     logs = (training.workdir.path / "logs/slurm/rule_pretrain").iterdir()
