@@ -43,6 +43,11 @@ def unknown(text: str) -> Finding:
     return Finding("not checked", text)
 
 
+def elsewhere(site: "Site", finding: Finding) -> Finding:
+    """A failure of this machine, which is none of the run where jobs go to other ones."""
+    return unknown(finding.text) if site.uses_slurm and finding.state == "failed" else finding
+
+
 @dataclass(frozen=True)
 class Site:
     """Where a run is to take place, and what it is to be."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from tabatlas.doctor.findings import Finding, Site, failed, ok, unknown
+from tabatlas.doctor.findings import Finding, Site, elsewhere, failed, ok, unknown
 from tabatlas.errors import show_some
 
 PLUGIN = "snakemake-executor-plugin-slurm"
@@ -103,7 +103,7 @@ def check_torch(site: Site) -> Iterator[Finding]:
     """Whether torch can be imported, and is a build for what is here and what is asked."""
     torch, cards, wanted = look_at_torch(), list_cards(), list_wanting(site)
     if isinstance(torch, str):
-        yield failed(f"cannot be imported: {torch}. {INSTALL}")
+        yield elsewhere(site, failed(f"cannot be imported: {torch}. {INSTALL}"))
         return
     version, cuda, _ = torch
     build = f"{version}, {f'for CUDA {cuda}' if cuda else 'a build for CPUs'}"
@@ -189,13 +189,13 @@ def check_sharing(site: Site) -> Iterator[Finding]:
         return
     for title, path in (("environment", Path(sys.prefix)), ("project", Path.cwd())):
         kind = find_file_system(path)
-        if is_temporary(path) or kind in ("tmpfs", "ramfs"):
+        if SHARED.search(kind):
+            yield ok(f"{title}: {path} ({kind})")
+        elif is_temporary(path) or kind in ("tmpfs", "ramfs"):
             yield failed(
                 f"{title}: {path}: on this machine alone ({kind}). Move it to a disk "
                 "that all nodes see"
             )
-        elif SHARED.search(kind):
-            yield ok(f"{title}: {path} ({kind})")
         else:
             yield unknown(f"{title}: {path} ({kind}): do all nodes see it? srun ls -d {path}")
 
