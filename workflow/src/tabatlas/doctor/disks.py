@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tabatlas.doctor.findings import Finding, Site, elsewhere, failed, ok, unknown
+from tabatlas.doctor.findings import Finding, Site, failed, ok, unknown
 from tabatlas.errors import show
 from tabatlas.provenance import sync_folder
 
