@@ -11,12 +11,13 @@ RESOURCES = Path(__file__).parents[2] / "workflow" / "rules" / "resources.smk"
 HEAD = f"""
 import json
 RESULTS, DATASETS = "results", ("a", "b")
+NAMES = ("killed", "killed_rank", "ended", "failed")
 include: {str(RESOURCES)!r}
 """
 # Each writes down what its last attempt had; the first attempts end as their name says.
 ATTEMPTS = """
 rule all:
-    input: expand("{name}.{dataset}", name=["killed", "killed_rank", "ended", "failed"], dataset=DATASETS)
+    input: expand("{name}.{dataset}", name=NAMES, dataset=DATASETS)
 """ + "".join(
     f"""
 rule {name}:

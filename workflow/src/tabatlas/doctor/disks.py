@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tabatlas.doctor.findings import Finding, Site, failed, ok, unknown
+from tabatlas.doctor.findings import Finding, Site, elsewhere, failed, ok, unknown
 from tabatlas.errors import show
 from tabatlas.provenance import sync_folder
 
@@ -46,7 +46,8 @@ class Pace(NamedTuple):
 def check_scratch(site: Site) -> Iterator[Finding]:
     """Whether the folder for temporary files can be written."""
     space = LITTLE_SPACE if site.uses_slurm else SPACE
-    yield examine(Path(tempfile.gettempdir()), "TMPDIR", space, linked=False)
+    finding = examine(Path(tempfile.gettempdir()), "TMPDIR", space, linked=False)
+    yield elsewhere(site, finding)
 
 
 def check_results(site: Site) -> Iterator[Finding]:
