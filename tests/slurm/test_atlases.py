@@ -36,7 +36,7 @@ def test_a_training_that_meets_its_time_limit_ends_in_the_bundle_of_a_local_run(
     for stage in LATER:
         shutil.rmtree(tiny.path / "results/tiny" / stage)
     run = Training(tiny, tmp_path / "log", tiny.configure(), stage="integrate")
-    run, running = submit(run, "--groups", *GROUPED, runtime=1)
+    run, running = submit(run, "--groups", *GROUPED, runtime=2)
     trainer = run.await_trainer(1)
     (cut,) = cluster.jobs("integrate")
     sleep_until_the_alarm(trainer)
