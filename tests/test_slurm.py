@@ -113,6 +113,12 @@ def test_a_queue_that_does_not_answer_is_not_an_empty_one(two_jobs, tmp_path, mo
     monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0.1)
     two_jobs.answer("scancel", f"rm '{two_jobs.folder}/squeue'")
     monkeypatch.setenv("PATH", f"{two_jobs.folder}:/usr/bin:/bin")
-    two_jobs.answer("squeue.real", "exit 1")
     with pytest.raises(TabatlasError, match="Slurm jobs 3, "):
+        slurm.cancel_orphans(tmp_path, {"3"})
+
+
+def test_without_an_answer_nobody_knows_of_orphans(fake_slurm, tmp_path):
+    fake_slurm.answer("squeue", "exit 1")
+    slurm.cancel_orphans(tmp_path, set())
+    with pytest.raises(TabatlasError, match="squeue does not answer"):
         slurm.cancel_orphans(tmp_path, {"3"})

@@ -9,18 +9,23 @@ much faster a GPU is was not. `--write` puts the tables into the page.
 import argparse
 import re
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
+
+from tabatlas.qc.settings import QCSettings
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 PAGE = WORKFLOW / "docs" / "slurm.md"
 PLACE = re.compile(r"(?<=<!-- sizing -->\n).*?(?=<!-- /sizing -->)", re.DOTALL)
 MEMORY = re.compile(
-    r"^rule (\w+):(?:(?!^rule ).)*?mem_mb=memory\((\d+)(?:, per_thousand_cells=([\d.]+))?",
+    r"^rule (\w+):(?:(?!^rule ).)*?mem_mb=memory\((\d+)(?:, per_thousand_cells=([\d.]+))?"
+    r"(, most_cells=LARGEST_LIBRARY)?",
     re.MULTILINE | re.DOTALL,
 )
 PER_DATASET = ("fetch", "qc", "normalize", "append", "read_screen")  # the others read all cells
 
+LIBRARY = QCSettings().doublet_max_cells
 COUNTS = 1900  # stored counts of a cell
 # Bytes on disk of a stored count.
 H5AD = 3.5  # each of three: fetched, filtered, normalized
@@ -45,20 +50,20 @@ class Size(NamedTuple):
 SIZES = (Size(1_000_000, 125_000), Size(20_000_000, 500_000), Size(100_000_000, 1_000_000))
 
 
-def read_memory() -> dict[str, tuple[float, float]]:
-    """MB that each rule asks for: whatever it reads, and per cell."""
+def read_memory() -> dict[str, tuple[float, float, float]]:
+    """MB that each rule asks for, whatever it reads and per cell; the most cells that it holds."""
     text = "\n".join(path.read_text() for path in sorted((WORKFLOW / "rules").glob("*.smk")))
     return {
-        rule: (float(base), float(per_thousand or 0) / 1000)
-        for rule, base, per_thousand in MEMORY.findall(text)
+        rule: (float(base), float(per_thousand or 0) / 1000, LIBRARY if capped else inf)
+        for rule, base, per_thousand, capped in MEMORY.findall(text)
     }
 
 
 def find_largest(size: Size, per_dataset: bool) -> tuple[float, str]:
     """GB of the rule that asks for most, of those that read one dataset or all cells."""
     asked = {
-        rule: base + each * (size.dataset if per_dataset else size.cells)
-        for rule, (base, each) in read_memory().items()
+        rule: base + each * min(most, size.dataset if per_dataset else size.cells)
+        for rule, (base, each, most) in read_memory().items()
         if (rule in PER_DATASET) == per_dataset
     }
     rule = max(asked, key=asked.__getitem__)

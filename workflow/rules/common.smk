@@ -57,6 +57,8 @@ REPLICATE_SEEDS = range(
     CONFIG.finetune.seed + 1, CONFIG.finetune.seed + 1 + CONFIG.explain.replicates
 )
 
+LARGEST_LIBRARY = CONFIG.qc.doublet_max_cells  # the most that qc holds at once
+
 
 # Once, before the first job: neither in a dry run nor in the Snakemakes inside of jobs.
 onstart:

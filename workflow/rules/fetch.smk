@@ -40,7 +40,7 @@ rule fetch:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1500, per_input_mb=10),
+        mem_mb=memory(1500, per_input_mb=3),
         runtime=minutes(60),
     params:
         code=stage_digest("fetch"),

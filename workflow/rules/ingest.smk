@@ -42,7 +42,7 @@ rule append:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=memory(2000, per_thousand_cells=30),
+        mem_mb=memory(2000, per_thousand_cells=5),
         runtime=minutes(120),
     params:
         code=stage_digest("ingest"),

@@ -17,7 +17,7 @@ rule read_screen:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1500, per_input_mb=10),
+        mem_mb=memory(1500, per_input_mb=3),
         runtime=minutes(60),
     params:
         code=stage_digest("perturb"),
@@ -48,7 +48,7 @@ rule perturb:
         "../../envs/gpu.yaml"
     threads: CONFIG.perturb.threads
     resources:
-        mem_mb=memory(4000, per_thousand_cells=5),
+        mem_mb=memory(4000, per_thousand_cells=2),
         runtime=minutes(240),
         gpu=1,
     params:

@@ -44,34 +44,42 @@ def minutes(wanted):
     return find_minutes
 
 
-def memory(base, per_thousand_cells=0, per_input_mb=0):
+def memory(base, per_thousand_cells=0, per_input_mb=0, most_cells=inf):
     """Memory in MB by what is read: the cells of one dataset, or of all of them.
+
+    The numbers are those of workflow/docs/scale.md, with room. No more than `most_cells` are held.
 
     Where an attempt has failed for want of memory, twice what it had, as far as the partition goes.
     """
 
-    def find_memory(wildcards, input, rulename):
-        wanted = base + per_thousand_cells * count_cells(wildcards) / 1000
+    def find_memory(wildcards, input, rulename, attempt):
+        held = min(count_cells(wildcards), most_cells)
+        wanted = base + per_thousand_cells * held / 1000
         if per_input_mb:
             wanted += per_input_mb * input.size_mb
         log = Path(apply_wildcards(workflow.get_rule(rulename).log[0], wildcards))
-        if failed := find_failed_memory(log):
+        had, failed = read_attempt(log, attempt)
+        if failed:
             most = max((one.memory for one in partitions_of(rulename)), default=inf)
-            wanted = max(wanted, min(2 * failed, most))
-        return int(wanted)
+            had = min(2 * had, most)
+        return int(max(wanted, had))
 
     return find_memory
 
 
-def find_failed_memory(log):
-    """With how many MB the last attempt ran out of memory; 0 if it did not.
+def read_attempt(log, attempt):
+    """How many MB the attempt before had, and whether they were too few.
 
-    Its shell has noted that, or Slurm knows, where the shell was ended too.
+    Its shell has noted that, or Slurm knows, where the shell was ended too. The shell's note also
+    counts for a first attempt: a later snakemake begins with what is enough.
     """
     job, megabytes = read_words(log.with_suffix(".job"), 2)
-    if job and (slurm.find_states() or {}).get(job) == "OUT_OF_MEMORY":
-        return int(megabytes)
-    return int(*read_words(log.with_suffix(".memory"), 1))
+    if attempt > 1 and job and (slurm.find_states() or {}).get(job) == "OUT_OF_MEMORY":
+        return int(megabytes), True
+    (noted,) = read_words(log.with_suffix(".memory"), 1)
+    if attempt > 1 and int(megabytes) > int(noted):
+        return int(megabytes), False
+    return int(noted), bool(int(noted))
 
 
 def read_words(path, n_words):
@@ -107,7 +115,8 @@ def submitted_jobs():
     """
     for job in workflow.dag.needrun_jobs():
         yield from workflow.persistence.external_jobids(job)
-        yield from (read_words(Path(log).with_suffix(".job"), 2)[0] for log in job.log)
+        notes = (read_words(Path(log).with_suffix(".job"), 2)[0] for log in job.log)
+        yield from filter(None, notes)
 
 
 def asked(rulename, resource, otherwise=None):

@@ -93,9 +93,16 @@ def find_active(folder: Path) -> set[str] | None:
 def cancel_orphans(folder: Path, jobs: Collection[str]) -> None:
     """Cancel those of `jobs` that a snakemake submitted from `folder` and that are not over.
 
-    Raises `TabatlasError` where some have not ended in time: they may still write.
+    Raises `TabatlasError` where some have not ended in time, or Slurm does not tell: they may still
+    write.
     """
-    left = set(jobs) & (find_active(folder) or set())
+    active = find_active(folder)
+    if jobs and active is None:
+        raise TabatlasError(
+            "squeue does not answer, and jobs of a snakemake that is gone may still run. Start "
+            "again when it does. Nothing was submitted."
+        )
+    left = set(jobs) & (active or set())
     if not left:
         return
     logger.warning(
