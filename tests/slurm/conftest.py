@@ -32,7 +32,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if obstacle := find_obstacle():
         pytest.skip(obstacle)
     made = Cluster(tmp_path_factory.mktemp("cluster"))
-    subprocess.run([HERE / "up", made.folder], check=True, timeout=300)
+    started = subprocess.run([HERE / "up", made.folder], timeout=300)
+    if started.returncode == 3:
+        pytest.skip("apt-get cannot install Slurm here")
+    started.check_returncode()
     yield made
     subprocess.run([HERE / "down", made.folder], check=True, timeout=60)
 
