@@ -58,10 +58,17 @@ class Cluster:
         jobs = sorted(Job(int(row[0]), *row[1:4], read_megabytes(row[4])) for row in rows)
         return [job for job in jobs if rule is None or job.comment.startswith(f"rule_{rule}")]
 
-    def give_time(self, rule: str, after: int) -> None:
-        """Let the attempt after a job last as long as it may take where much else runs."""
-        found = await_that(lambda: [job for job in self.jobs(rule) if job.id > after])
-        self.ask("scontrol", "update", f"jobid={found[0].id}", "timelimit=60")
+    def read_seconds(self, job: Job) -> int:
+        """How long a job ran."""
+        told = self.ask("squeue", "--noheader", f"--jobs={job.id}", "--states=all", "--format=%M")
+        parts = map(int, reversed(told.strip().split(":")))
+        return sum(part * 60**place for place, part in enumerate(parts))
+
+    def limit_next(self, rule: str, minutes: int, after: int = 0) -> int:
+        """Set the time limit of the job of a rule that comes after another; its id."""
+        found = await_that(lambda: [job for job in self.jobs(rule) if job.id > after], 1200)
+        self.ask("scontrol", "update", f"jobid={found[0].id}", f"timelimit={minutes}")
+        return found[0].id
 
     def find_daemon(self, name: str) -> int:
         """The pid of a daemon, which may have ended."""
@@ -101,7 +108,7 @@ def alarm_waits(pid: int) -> bool:
 def sleep_until_the_alarm(pid: int) -> None:
     """Stop a trainer, so that it needs no more of this machine, until its time is nearly over."""
     os.kill(pid, signal.SIGSTOP)
-    await_that(lambda: alarm_waits(pid))
+    await_that(lambda: alarm_waits(pid), 600)
     os.kill(pid, signal.SIGCONT)
 
 

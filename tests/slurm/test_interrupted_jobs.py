@@ -36,7 +36,8 @@ def test_a_training_cut_by_its_time_limit_three_times(cluster, pretrain, states,
         sleep_until_the_alarm(trainer)
         await_that(lambda pid=trainer: not os.path.exists(f"/proc/{pid}"))
         step = max(training.steps().values())
-    cluster.give_time("pretrain", after=cut.id)
+    # It ends in this one, however much else runs on this machine.
+    cluster.limit_next("pretrain", minutes=60, after=cut.id)
     assert running.wait() == 0, training.read_log()
     assert states() == ["FAILED"] * 3 + ["COMPLETED"]
     logs = (training.workdir.path / "logs/slurm/rule_pretrain").iterdir()
