@@ -1,8 +1,8 @@
 """Cells for the benchmark of scale: the simulator's programs, drawn library by library.
 
-`tabatlas simulate` draws a rate for each gene of each cell, which takes an hour for a million
-cells. Here cells of one kind share their rates and each molecule is drawn for itself; the programs
-of types, donors, libraries, modules and perturbations are the simulator's own.
+`tabatlas simulate` draws a rate for each gene of each cell, 19 billion for a million cells. Here
+cells of one kind share their rates and each molecule is drawn for itself; the programs of types,
+donors, libraries, modules and perturbations are the simulator's own.
 """
 
 from pathlib import Path
