@@ -13,6 +13,22 @@ from small_bundle import make_bundle, make_models
 from tiny_atlas import Workdir
 from trainings import LOCAL, copy_packed
 
+# What uses the tiny atlas, which takes a minute to build, and the cluster with its ports.
+TOGETHER = ("tests/rules/", "tests/slurm/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """`pytest -n 2`: a file's tests run in one process, and all those that are `TOGETHER`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = super()._split_scope(nodeid)
+            return TOGETHER[0] if path.startswith(TOGETHER) else path
+
+    return Scheduling(config, log)
+
 
 @pytest.fixture(scope="session")
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:

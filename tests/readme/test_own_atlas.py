@@ -35,7 +35,7 @@ def make_study(seed: int, n_cells: int) -> ad.AnnData:
 def write_studies(folder: Path) -> None:
     """The files that the README speaks of, with the columns that it names."""
     folder.mkdir()
-    smith, jones, query = (make_study(seed, n) for seed, n in enumerate((600, 400, 150)))
+    smith, jones, query = (make_study(seed, n) for seed, n in enumerate((300, 200, 150)))
     smith.obs["cell_type"] = np.array(TYPES)[smith.obs.pop("number")]
     smith.obs["patient"] = [f"p{one % 5}" for one in range(smith.n_obs)]
     smith.obs["library"] = smith.obs["patient"]

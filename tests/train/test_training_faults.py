@@ -63,7 +63,9 @@ def test_a_run_that_is_killed_at_random_ends_as_if_it_had_not_been(
     atlas, server, tmp_path, n_kills
 ):
     wanted = make_reference(atlas.pack, tmp_path / "undisturbed", server)
-    found = summarize(kill_runs(atlas.pack, tmp_path, wanted, n_kills, seed=n_kills))
+    n_threads = min(2, n_kills // 10)
+    stories = kill_runs(atlas.pack, tmp_path, wanted, n_kills, seed=n_kills, n_threads=n_threads)
+    found = summarize(stories)
     assert found["kills"] == n_kills
     assert found["identical"] == found["runs"], found
     assert found["checkpoints_lost"] == 0
