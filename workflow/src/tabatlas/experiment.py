@@ -15,8 +15,8 @@ from tabatlas.errors import IntegrityError, ModelError, show
 from tabatlas.provenance import read_json
 
 FORMAT = 1
-# SOMA's default of 1 GiB doubles the cost of small reads. Of TileDB's 10 GiB for tiles, 20,000 cells
-# of 120,000 took four; with half a GiB they take no longer.
+# SOMA's default of 1 GiB doubles the cost of small reads. Of TileDB's 10 GiB for tiles, to read
+# 20,000 cells of 120,000 took four; with half a GiB it takes no longer.
 BUFFERS = {"soma.init_buffer_bytes": 4 * 2**20, "sm.mem.total_budget": 512 * 2**20}
 
 
