@@ -15,9 +15,8 @@ TRAINING = {"epochs": 1, "threads": 1}
 TINY = {
     "atlas": "tiny",
     "datasets": [
-        # One batch: to score an integration takes 12 s.
-        {"dataset_id": "one", "path": "simulate:demo_a", "batch": {"constant": "both"}},
-        {"dataset_id": "two", "path": "simulate:demo_c", "batch": {"constant": "both"}},
+        {"dataset_id": "one", "path": "simulate:demo_a"},
+        {"dataset_id": "two", "path": "simulate:demo_c"},
     ],
     "simulate": {"n_cells": 600, "n_genes": 800},
     "pretrain": TRAINING | {"architecture": SMALL},
