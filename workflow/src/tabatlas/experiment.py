@@ -16,7 +16,7 @@ from tabatlas.provenance import read_json
 
 FORMAT = 1
 # SOMA's default of 1 GiB doubles the cost of small reads. Of TileDB's 10 GiB for tiles, to read
-# 20,000 cells of 120,000 took four; with half a GiB it takes no longer.
+# 20,000 cells of 120,000 took two and a half; with half a GiB it takes no longer.
 BUFFERS = {"soma.init_buffer_bytes": 4 * 2**20, "sm.mem.total_budget": 512 * 2**20}
 
 

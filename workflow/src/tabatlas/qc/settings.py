@@ -85,6 +85,6 @@ class QCSettings(StageSettings):
         30_000,
         ge=50,
         description="Samples with more cells are not searched: they are not one library (most "
-        "cells of a 10x lane, 10x Genomics). Memory grows by 0.2 MB per cell.",
+        "cells of a 10x lane, 10x Genomics). Memory grows by 0.2 to 0.5 MB per cell.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the simulated doublets.")
