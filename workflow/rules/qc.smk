@@ -17,7 +17,7 @@ rule qc:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=memory(2000, per_thousand_cells=400, most_cells=LARGEST_LIBRARY),
+        mem_mb=memory(2000, per_thousand_cells=500, most_cells=LARGEST_LIBRARY),
         runtime=minutes(120),
     params:
         code=stage_digest("qc"),
