@@ -61,7 +61,7 @@ def test_a_cancelled_training_goes_on_when_it_is_run_again(cluster, pretrain, st
 
 
 def test_a_node_that_is_set_down_loses_its_run_to_another(cluster, pretrain, states, undisturbed):
-    training, running = pretrain(LONG)
+    training, running = pretrain(SHORT)
     first = training.await_trainer(20)
     job = cluster.jobs("pretrain")[-1]
     cluster.ask("scontrol", "update", f"nodename={job.node}", "state=down", "reason=test")
@@ -69,7 +69,7 @@ def test_a_node_that_is_set_down_loses_its_run_to_another(cluster, pretrain, sta
     assert running.wait() == 0, training.read_log()
     assert states() == ["NODE_FAIL", "COMPLETED"]
     assert cluster.jobs("pretrain")[-1].node != job.node
-    assert training.read_model() == undisturbed(LONG)
+    assert training.read_model() == undisturbed(SHORT)
     training.check_metrics()
 
 
