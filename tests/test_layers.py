@@ -10,8 +10,8 @@ import pytest
 from tabatlas.provenance import PACKAGE, imports_of
 
 LAYERS = (
-    ("errors", "names", "slurm"),
-    ("settings", "provenance", "formats", "blocks"),
+    ("errors", "names"),
+    ("settings", "slurm", "provenance", "formats", "blocks"),
     ("genes", "counts", "tables", "ontology", "experiment"),
     ("simulate", "h5ad"),
     ("fetch", "qc", "normalize", "ingest", "split"),
