@@ -58,7 +58,7 @@ rule explain:
         "../../envs/gpu.yaml"
     threads: CONFIG.finetune.threads
     resources:
-        mem_mb=memory(8000, per_thousand_cells=1),
+        mem_mb=memory(8000, per_thousand_cells=2),
         runtime=minutes(240),
         gpu=1,
     params:
