@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from trainings import LOCAL, copy_packed
 
 # What uses the tiny atlas, which takes a minute to build, and the cluster with its ports.
 TOGETHER = ("tests/rules/", "tests/slurm/")
+
+
+def pytest_configure() -> None:
+    """Whoever starts the tests may ignore signals, and what they start would inherit that."""
+    for number, default in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -17,7 +17,7 @@ rule normalize:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000, per_thousand_cells=3),
+        mem_mb=memory(1500, per_thousand_cells=3),
         runtime=minutes(60),
     params:
         code=stage_digest("normalize"),
