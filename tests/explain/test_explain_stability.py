@@ -131,7 +131,7 @@ def test_a_stable_gene_that_other_types_look_at_more_is_not_its_own(usable_cg):
 def test_chance_of_a_mean_correlation_holds_95_percent_of_random_rankings():
     rng = np.random.default_rng(0)
     found = [
-        score_stability(rng.random((4, 1, 30)), np.ones((1, 30), bool), 5)[0] for _ in range(200)
+        score_stability(rng.random((4, 1, 30)), np.ones((1, 30), bool), 5)[0] for _ in range(400)
     ]
     inside = np.mean([abs(one["spearman"]) < one["spearman_chance"] for one in found])
-    assert 0.92 < inside <= 0.98
+    assert 0.92 < inside < 0.98

@@ -197,6 +197,18 @@ def test_markers_are_simulated_a_file_or_none(built):
         assert bool(re.search(r"\.tsv", inputs)) == bool(wanted)
 
 
+@pytest.mark.parametrize(
+    "name", ["a;touch hacked", *map(slow, ["../x", "/abs", "a b", "-rf", "x" * 300])]
+)
+def test_a_dataset_id_that_is_no_plain_name_is_refused(tmp_path, name):
+    workdir = Workdir(tmp_path)
+    rows = [{"dataset_id": name, "path": "simulate:demo_a"}]
+    done = workdir.snakemake("-n", *workdir.configure(datasets=rows), check=False)
+    assert done.returncode == 2
+    assert "dataset_id" in done.stderr
+    assert not (tmp_path / "hacked").exists()
+
+
 def test_names_of_files_that_look_like_shell_code_stay_names(tmp_path):
     workdir = Workdir(tmp_path)
     rows = [{"dataset_id": "a", "path": "x $(touch hacked);touch hacked2 'q.h5ad"}]

@@ -6,7 +6,7 @@ from pathlib import Path
 from snakemake.io import apply_wildcards
 
 from tabatlas import slurm
-from tabatlas.doctor.partitions import read_partitions
+from tabatlas.doctor.partitions import find_partitions, read_partitions
 from tabatlas.doctor.profile import read_value
 
 # `logged LOG MB COMMAND`: runs a command, and its words go to the log too.
@@ -90,13 +90,7 @@ def read_words(path, n_words):
 
 def partitions_of(rulename):
     """The partitions that the jobs of a rule may go to, as far as Slurm tells."""
-    wanted = asked(rulename, "slurm_partition")
-    names = wanted.split(",") if wanted else ()
-    return [
-        one
-        for one in (read_partitions() or {}).values()
-        if (one.name in names if names else one.is_default)
-    ]
+    return find_partitions(read_partitions(), asked(rulename, "slurm_partition", ""))
 
 
 def count_cells(wildcards):

@@ -4,10 +4,10 @@ import getpass
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tabatlas.doctor.findings import TRAININGS, Finding, Site, failed, ok, unknown
-from tabatlas.doctor.partitions import Partition
+from tabatlas.doctor.partitions import Partition, find_partitions
 from tabatlas.doctor.profile import Request
 from tabatlas.errors import show, show_some
 from tabatlas.slurm import ANSWER_SECONDS, ask
@@ -85,7 +85,7 @@ def check_partitions(site: Site) -> Iterator[Finding]:
 
 def judge_partitions(site: Site, wanted: str, rules: str) -> Iterator[Finding]:
     """Whether the partitions that a name means exist and take jobs, and what they have."""
-    found = find_partitions(site, wanted)
+    found = find_partitions(site.partitions, wanted)
     for one in found:
         told = (
             f"{one.name}: {len(one.usable)} of {len(one.nodes)} nodes up, with up to "
@@ -110,59 +110,61 @@ def check_gpus(site: Site) -> Iterator[Finding]:
     asked = [one for one in site.requests if one.n_gpus or one.n_nodes > 1]
     if not site.partitions:
         return
-    wrong = [text for one in asked for text in find_shortage(site, one)]
+    wrong = [text for one in asked for text in find_best(site, one, find_shortage)]
     yield from map(failed, wrong)
     if asked and not wrong:
         yield ok(", ".join(f"{one.wish} for {one.rule}" for one in asked))
 
 
-def find_shortage(site: Site, request: Request) -> list[str]:
-    """What the partition of a request lacks, of several the one that lacks least."""
+def find_best(
+    site: Site, request: Request, find: Callable[[Request, Partition], Iterator[str]]
+) -> list[str]:
+    """What is wrong with the partition of a request; of several with the one that is least so."""
+    partitions = find_partitions(site.partitions, request.partition)
+    return min((list(find(request, one)) for one in partitions), key=len, default=[])
+
+
+def find_shortage(request: Request, one: Partition) -> Iterator[str]:
+    """What a partition lacks of what a request wants."""
     if request.n_gpus % request.n_nodes:
-        text = f"{request.rule} asks for {request.n_gpus} GPUs on {request.n_nodes} nodes"
-        return [f"{text}, which is not the same number on each. Set gpu"]
-    lacks = []
-    for one in find_partitions(site, request.partition):
-        lacks.append([])
-        if one.count_gpus(request.gpu_model) < request.of_node:
-            lacks[-1].append(
-                f"{request.rule} asks for {request.wish} a node; the best node of {one.name} has "
-                f"{one.cards or 'none'}. Set gpu, gpu_model or slurm_partition"
-            )
-        if len(one.nodes) < request.n_nodes:
-            lacks[-1].append(
-                f"{request.rule} asks for {request.n_nodes} nodes; {one.name} has "
-                f"{len(one.nodes)}. Set nodes"
-            )
-    return min(lacks, key=len, default=[])
+        yield (
+            f"{request.rule} asks for {request.n_gpus} GPUs on {request.n_nodes} nodes, which is "
+            "not the same number on each. Set gpu"
+        )
+    elif one.count_gpus(request.gpu_model) < request.of_node:
+        yield (
+            f"{request.rule} asks for {request.wish} a node; the best node of {one.name} has "
+            f"{one.cards or 'none'}. Set gpu, gpu_model or slurm_partition"
+        )
+    if len(one.nodes) < request.n_nodes:
+        yield (
+            f"{request.rule} asks for {request.n_nodes} nodes; {one.name} has {len(one.nodes)}. "
+            "Set nodes"
+        )
 
 
 def check_limits(site: Site) -> Iterator[Finding]:
     """Whether time and memory that rules ask for are within those of their partitions."""
     if not site.partitions:
         return
-    wrong = [text for request in site.requests for text in find_excess(site, request)]
+    wrong = [text for one in site.requests for text in find_best(site, one, find_excess)]
     yield from map(failed, wrong)
     if not wrong:
         yield ok("runtime and mem_mb are within the partitions'; memory by input is seen later")
 
 
-def find_excess(site: Site, request: Request) -> list[str]:
-    """What a request wants beyond its partition's limits, of several those it exceeds least."""
-    exceeded = []
-    for one in find_partitions(site, request.partition):
-        exceeded.append([])
-        if request.minutes > one.minutes:
-            exceeded[-1].append(
-                f"{request.rule} asks for {request.minutes} minutes, {one.name} allows "
-                f"{one.minutes:.0f}. Set its `runtime` under set-resources: a training resumes"
-            )
-        if request.memory > one.memory:
-            exceeded[-1].append(
-                f"{request.rule} asks for {request.memory} MB, the largest node of {one.name} has "
-                f"{one.memory}. Set its `mem_mb`, or another slurm_partition"
-            )
-    return min(exceeded, key=len, default=[])
+def find_excess(request: Request, one: Partition) -> Iterator[str]:
+    """What a request wants beyond the limits of a partition."""
+    if request.minutes > one.minutes:
+        yield (
+            f"{request.rule} asks for {request.minutes} minutes, {one.name} allows "
+            f"{one.minutes:.0f}. Set its `runtime` under set-resources: a training resumes"
+        )
+    if request.memory > one.memory:
+        yield (
+            f"{request.rule} asks for {request.memory} MB, the largest node of {one.name} has "
+            f"{one.memory}. Set its `mem_mb`, or another slurm_partition"
+        )
 
 
 def check_account(site: Site) -> Iterator[Finding]:
@@ -205,8 +207,9 @@ def check_trial(site: Site) -> Iterator[Finding]:
     fit = [
         one
         for one in site.requests
-        if any(partition.usable for partition in find_partitions(site, one.partition))
-        and not [*find_shortage(site, one), *find_excess(site, one)]  # said already
+        if any(partition.usable for partition in find_partitions(site.partitions, one.partition))
+        and not find_best(site, one, find_shortage)  # said already
+        and not find_best(site, one, find_excess)
     ]
     kinds: dict[tuple[object, ...], list[Request]] = defaultdict(list)
     for one in fit:
@@ -237,11 +240,3 @@ def try_submission(options: Sequence[str]) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return (done.stderr.strip().splitlines() or ["no reason"])[-1] if done.returncode else None
-
-
-def find_partitions(site: Site, wanted: str | None) -> list[Partition]:
-    """Those that a name means: several may be given, and the empty one is the default."""
-    known = site.partitions or {}
-    if wanted == "":
-        return [one for one in known.values() if one.is_default]
-    return [known[name] for name in (wanted or "").split(",") if name in known]

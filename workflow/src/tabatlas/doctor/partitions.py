@@ -3,6 +3,7 @@
 import re
 import socket
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tabatlas.doctor.profile import split_gres
@@ -84,6 +85,16 @@ def read_partitions() -> dict[str, Partition] | None:
         name.rstrip("*"): make_partition(name, [row for row in rows if row[0] == name])
         for name in names
     }
+
+
+def find_partitions(known: Mapping[str, Partition] | None, wanted: str | None) -> list[Partition]:
+    """Those that a name means: several may be given, and the empty one is the default.
+
+    None where the name is calculated for each job, or Slurm tells none.
+    """
+    if wanted == "":
+        return [one for one in (known or {}).values() if one.is_default]
+    return [known[name] for name in (wanted or "").split(",") if name in (known or {})]
 
 
 def make_partition(name: str, rows: list[list[str]]) -> Partition:
