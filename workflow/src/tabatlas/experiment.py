@@ -103,35 +103,38 @@ class Experiment:
         `joinids` rise. Entries come in TileDB's order: where a tile spans all genes, as in what
         `ingest` writes, row by row with genes rising.
         """
-        for table in self.counts.read(coords=(joinids,)).tables():
-            for batch in table.to_batches():
-                row, gene, count = (column.to_numpy() for column in batch.columns)
-                yield row, gene, count
+        yield from iterate_entries(self.counts, joinids)
 
     def read_counts(self, joinids: np.ndarray) -> sp.csr_matrix:
         """Raw counts of cells in the order of `joinids` (n, all genes) int32."""
-        order = np.argsort(joinids, kind="stable")
-        ascending = joinids[order]
-        # Narrowed piece by piece: columns of int64 would double the memory.
-        pieces = [(np.empty(0, np.int32),) * 3]
-        for joinid, *entries in self.iterate_entries(ascending):
-            row = order[np.searchsorted(ascending, joinid)]
-            pieces.append(tuple(values.astype(np.int32) for values in (row, *entries)))
-        row, gene, count = map(np.concatenate, zip(*pieces, strict=True))
-        counts = sp.csr_matrix((count, (row, gene)), (len(joinids), self.counts.shape[1]))
+        counts = read_rows(self.counts, joinids).astype(np.int32, copy=False)
         counts.sort_indices()
         return counts
+
+
+def iterate_entries(
+    stored: tiledbsoma.SparseNDArray, joinids: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Row, column and value of all entries of rows, which rise, piece by piece."""
+    for table in stored.read(coords=(joinids,)).tables():
+        for batch in table.to_batches():
+            row, column, value = (part.to_numpy() for part in batch.columns)
+            yield row, column, value
 
 
 def read_rows(stored: tiledbsoma.SparseNDArray, joinids: np.ndarray) -> sp.csr_matrix:
     """Rows of a sparse SOMA array in the order of `joinids` (n, all columns), columns unsorted."""
     order = np.argsort(joinids, kind="stable")
     ascending = joinids[order]
-    # A stated order would cost ten times as much; CSR needs none.
-    coo = stored.read(coords=(ascending,)).tables().concat()
-    row = order[np.searchsorted(ascending, coo["soma_dim_0"].to_numpy())]
-    entries = (coo["soma_data"].to_numpy(), (row, coo["soma_dim_1"].to_numpy()))
-    return sp.csr_matrix(entries, shape=(len(joinids), stored.shape[1]))
+    kind = stored.schema.field("soma_data").type.to_pandas_dtype()
+    pieces = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, kind))]
+    # A stated order would cost ten times as much; CSR needs none. Narrowed piece by piece: whole
+    # columns of int64 would double the memory.
+    for joinid, column, value in iterate_entries(stored, ascending):
+        row = order[np.searchsorted(ascending, joinid)]
+        pieces.append((row.astype(np.int32), column.astype(np.int32), value))
+    row, column, value = map(np.concatenate, zip(*pieces, strict=True))
+    return sp.csr_matrix((value, (row, column)), shape=(len(joinids), stored.shape[1]))
 
 
 def name_donors(obs: pd.DataFrame) -> pd.Series:
