@@ -20,7 +20,7 @@ LEASE_SECONDS = "2"
 MOST_FAULTS = 3  # of one run
 WORLDS = (4, 2, 1)
 BEGUN = 0.8  # of the faults come after the first step: to start takes ranks as long as to train
-OTHERS = ("start", "step", "between")  # phases of ranks that write nothing
+OTHERS = ("start", "step", "between", "validation")  # phases of ranks that write nothing
 
 
 @dataclass

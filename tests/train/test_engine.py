@@ -42,8 +42,8 @@ class Sum:
                 nn.init.normal_(parameter, std=0.1, generator=generator)
             else:
                 nn.init.constant_(parameter, 0.5)
-        self.seen = []
-        self.signal_at = None
+        self.seen, self.n_validated = [], 0
+        self.signal_at = self.signal_in_validation = None
 
     def draw(self, minibatch, generator):
         self.seen.append(minibatch.joinid.tolist())
@@ -60,12 +60,16 @@ class Sum:
         error_n = self.model(x_ng)[:, 0] - x_ng.mean(dim=1) - 0.1 * noise_n
         return error_n.square().sum() / totals[0]
 
-    def validate(self):
-        minibatch = self.source.read(np.arange(20)).to(self.model[0].weight.device)
-        x_ng = minibatch.densify(self.source.n_genes)
-        with torch.inference_mode():
-            error = self.model(x_ng)[:, 0] - x_ng.mean(dim=1)
-        return {"validation_loss": error.square().mean().item()}
+    def validate(self, attend=iter):
+        errors, device = [], self.model[0].weight.device
+        for minibatch in attend(self.source.iterate(np.arange(20), 4)):
+            x_ng = minibatch.to(device).densify(self.source.n_genes)
+            with torch.inference_mode():
+                errors.append(self.model(x_ng)[:, 0] - x_ng.mean(dim=1))
+            self.n_validated += 1
+            if self.n_validated == self.signal_in_validation:
+                signal.raise_signal(signal.SIGALRM)
+        return {"validation_loss": torch.cat(errors).square().mean().item()}
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +216,23 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(source, tmp_path, sig
     assert stopped.task.seen + resumed.task.seen == undisturbed.task.seen
 
 
+def test_a_signal_breaks_off_a_validation_which_the_next_run_repeats(source, tmp_path):
+    undisturbed = make_trainer(source, tmp_path / "whole")
+    wanted = undisturbed.run()
+    assert undisturbed.task.n_validated == 4 * 5  # epochs, minibatches
+    stopped = make_trainer(source, tmp_path / "stopped")
+    stopped.task.signal_in_validation = 5 + 2
+    end_of_epoch = 2 * stopped.order.n_minibatches
+    with pytest.raises(Interrupted, match=f"time limit, which is near at step {end_of_epoch};"):
+        stopped.run()
+    assert stopped.task.n_validated == 5 + 2
+    resumed = make_trainer(source, tmp_path / "stopped")
+    assert resumed.run() == wanted
+    assert weights(resumed) == weights(undisturbed)
+    assert resumed.task.n_validated == 3 * 5
+    assert stopped.task.seen + resumed.task.seen == undisturbed.task.seen
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_run_on_a_gpu_resumes_with_the_same_cells_and_losses(source, tmp_path, precision):
@@ -251,7 +272,7 @@ def test_zero_epochs_leave_the_weights_as_they_were_drawn(source, tmp_path):
 
 def test_patience_ends_the_run(source, tmp_path):
     trainer = make_trainer(source, tmp_path, epochs=50, patience=2, learning_rate=1e-6)
-    trainer.task.validate = lambda: {"validation_loss": 1.0 + trainer.progress.epoch}
+    trainer.task.validate = lambda _: {"validation_loss": 1.0 + trainer.progress.epoch}
     assert trainer.run().epoch == 3
 
 
@@ -291,7 +312,7 @@ def test_who_was_taken_over_keeps_no_cells_of_a_loss_that_is_no_number(source, t
 
 def test_a_score_that_is_no_number_stops_too(source, tmp_path):
     trainer = make_trainer(source, tmp_path)
-    trainer.task.validate = lambda: {"validation_loss": 1.0, "validation_macro_f1": math.nan}
+    trainer.task.validate = lambda _: {"validation_loss": 1.0, "validation_macro_f1": math.nan}
     with pytest.raises(ModelError, match="the validation macro f1 is nan after epoch 0"):
         trainer.run()
 

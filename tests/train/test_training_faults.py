@@ -109,6 +109,23 @@ def test_after_a_signal_nothing_is_done_twice(run, server, short, number, phase)
     assert run.ending() == short.ending
 
 
+def test_a_validation_may_take_longer_than_any_rank_may_hang(atlas, tmp_path, server):
+    minutes = 3 / 60
+    run = SmallRun(atlas.pack, tmp_path / "run", epochs=1, batch_size=8, hang_minutes=minutes)
+    attempts = start_ranks(run, server, 2, VALIDATION_SECONDS="1")
+    assert end_all(attempts, 120) == [0, 0], attempts[0].said()
+    assert attempts[1].marks.mean_seconds("validation") > 60 * minutes + 1
+
+
+def test_a_signal_to_any_rank_breaks_off_a_validation(run, server, short):
+    attempts = start_ranks(run, server, 2, VALIDATION_SECONDS="1")
+    attempts[1].await_phase("validation")
+    attempts[1].signal(signal.SIGTERM)
+    assert end_all(attempts, 120) == [75, 75], attempts[0].said()
+    assert not [row for row in read_metrics(run) if "validation_loss" in row]
+    finish(run, server, short)
+
+
 @pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_more_ranks_give_the_same_bytes(run, server, short, world):
     attempts = start_ranks(run, server, world)

@@ -3,7 +3,8 @@
     python watched.py MARKS pretrain --pack …
 
 `LEASE_SECONDS` in the environment shortens the owner's lease, `NAN_STEP` makes the loss of a step
-no number, `MOST_FILE_BYTES` is the size that no file may exceed.
+no number, `MOST_FILE_BYTES` is the size that no file may exceed, `VALIDATION_SECONDS` is how long a
+minibatch of a validation takes.
 """
 
 import functools
@@ -11,6 +12,7 @@ import importlib
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,7 +82,7 @@ def wrap_function(
 def plant_faults() -> None:
     """What the environment asks for."""
     from tabatlas.pretrain.task import MaskedGenes
-    from tabatlas.train import owner
+    from tabatlas.train import engine, owner
 
     if "LEASE_SECONDS" in os.environ:
         owner.LEASE = float(os.environ["LEASE_SECONDS"])
@@ -93,6 +95,11 @@ def plant_faults() -> None:
         wanted = int(os.environ["NAN_STEP"])
         MaskedGenes.loss = lambda *arguments: (
             loss(*arguments) * (float("nan") if next(calls) == wanted else 1.0)
+        )
+    if "VALIDATION_SECONDS" in os.environ:
+        attend, seconds = engine.Trainer.attend, float(os.environ["VALIDATION_SECONDS"])
+        engine.Trainer.attend = lambda trainer, minibatches: attend(
+            trainer, (time.sleep(seconds) or one for one in minibatches)
         )
 
 

@@ -16,6 +16,7 @@ from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.precision import at_least_float32
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs, predict
+from tabatlas.train.step import Attend
 
 
 class LabeledCells(NamedTuple):
@@ -74,9 +75,9 @@ class CellTypes:
         """Logits (n, c), as `predict` asks for them."""
         return self.model.classify(x, missing, covariates)[0]
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, attend: Attend = iter) -> dict[str, float]:
         """Class-balanced loss and macro-F1 of the labelled validation cells."""
-        label_n, logits_nc = self.predict_rows(self.validation, self.rows)
+        label_n, logits_nc = self.predict_rows(self.validation, self.rows, attend)
         predicted_n = logits_nc.argmax(dim=1).numpy()
         confusion = count_confusion(label_n.numpy(), predicted_n, len(self.weight_c))
         return {
@@ -90,13 +91,14 @@ class CellTypes:
             "validation_macro_f1": float(average_f1(confusion)),
         }
 
-    def predict_rows(self, source: PackedSource, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    def predict_rows(
+        self, source: PackedSource, rows: np.ndarray, attend: Attend = iter
+    ) -> tuple[Tensor, Tensor]:
         """Labels (n,) and logits (n, c) on the CPU, in the order of `rows`."""
+        minibatches = attend(source.iterate(rows, self.batch_size))
         parts = [
             (minibatch.label.cpu(), logits_nc.float().cpu())
-            for minibatch, logits_nc in predict(
-                self.logits, source.iterate(rows, self.batch_size), self.presence_mg
-            )
+            for minibatch, logits_nc in predict(self.logits, minibatches, self.presence_mg)
         ]
         labels, logits = zip(*parts, strict=True)
         return torch.cat(labels), torch.cat(logits)

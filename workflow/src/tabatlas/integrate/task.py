@@ -15,6 +15,7 @@ from tabatlas.tabnet.covariates import Covariates
 from tabatlas.tabnet.entries import Entries, GeneSets
 from tabatlas.tabnet.tiles import sum_tiles
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs
+from tabatlas.train.step import Attend
 
 
 class CountedCells(NamedTuple):
@@ -97,10 +98,10 @@ class ConditionalCounts:
         return self.model["embedder"](x, missing)[0]
 
     @torch.inference_mode()
-    def validate(self) -> dict[str, float]:
+    def validate(self, attend: Attend = iter) -> dict[str, float]:
         """The bound on the validation cells, every gene seen, at the mean of their Gaussians."""
         totals = np.zeros(2)
-        for minibatch in self.validation.iterate(self.rows, self.batch_size):
+        for minibatch in attend(self.validation.iterate(self.rows, self.batch_size)):
             moved = minibatch.to(self.presence_mg.device)
             x, missing, covariates = open_inputs(moved, self.presence_mg)
             mean_nz, log_variance_nz = self.model["embedder"](x, missing)

@@ -18,6 +18,7 @@ from tabatlas.tabnet.reconstruction import sum_errors, sum_mean_errors
 from tabatlas.tabnet.sparse import encode
 from tabatlas.train.device import seed_generator
 from tabatlas.train.predict import draw_hidden, forget_levels, open_inputs
+from tabatlas.train.step import Attend
 
 # In the place of a training step's epoch. Of one word: a longer number is as good as two of them.
 VALIDATION_EPOCH = (1 << 32) - 1
@@ -81,12 +82,13 @@ class MaskedGenes:
         return errors / max(1, n_drawn) + self.lambda_sparse * entropy
 
     @torch.inference_mode()
-    def validate(self) -> dict[str, float]:
+    def validate(self, attend: Attend = iter) -> dict[str, float]:
         """Masked loss on fixed hidden genes, beside that of predicting each gene's mean."""
         model_total, mean_total, n_scored = 0.0, 0.0, 0
         asked, decoder = self.validation, self.model["decoder"]
         device = self.presence_mg.device
-        for number, minibatch in enumerate(asked.source.iterate(asked.rows, asked.batch_size)):
+        minibatches = attend(asked.source.iterate(asked.rows, asked.batch_size))
+        for number, minibatch in enumerate(minibatches):
             x, missing, covariates = open_inputs(minibatch.to(device), self.presence_mg)
             generator = seed_generator(device, asked.seed, VALIDATION_EPOCH, number)
             hidden, drawn = draw_hidden(missing, self.pretraining_ratio, generator)

@@ -7,7 +7,7 @@ that was killed at any instant continues as if it had not been.
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,7 @@ from tabatlas.train.owner import Owner, own
 from tabatlas.train.pace import Pace
 from tabatlas.train.ranks import join_ranks
 from tabatlas.train.schedule import build_optimizer, scale_rate
-from tabatlas.train.signals import Listening, Watchdog
+from tabatlas.train.signals import BrokenOff, Listening, Watchdog
 from tabatlas.train.step import Knobs, Outcome, Stepper, Task
 from tabatlas.train.tensors import (
     digest_tensors,
@@ -215,8 +215,10 @@ class Trainer:
     def close_epoch(self) -> None:
         """Validate, keep the best weights, write the metrics and a checkpoint."""
         now = self.progress
-        scores = self.ranks.tell(self.validate() if self.ranks.is_first else None)
-        self.watchdog.feed()
+        try:
+            scores = self.validate()
+        except BrokenOff:  # the next run repeats it
+            self.stop()
         for name, value in scores.items():
             if not np.isfinite(value):
                 raise ModelError(
@@ -235,20 +237,47 @@ class Trainer:
         self.pause(must_save=True)
 
     def validate(self) -> dict[str, float]:
-        """Scores of the averaged weights."""
-        self.task.model.eval()
-        with self.pace.spending("validating"), self.averaged():
-            return self.task.validate()
+        """Scores of the averaged weights, which the first rank finds; the others keep it company.
+
+        Raises `BrokenOff` on all of them where any heard a signal.
+        """
+        scores = None
+        if self.ranks.is_first:
+            self.task.model.eval()
+            with self.pace.spending("validating"), self.averaged():
+                scores = self.task.validate(self.attend)
+        while not self.beat(is_over=scores is not None):
+            pass
+        return self.ranks.tell(scores)
+
+    def attend(self, minibatches: Iterable[Minibatch]) -> Iterator[Minibatch]:
+        """The minibatches of a validation, however many, with a beat after each."""
+        for minibatch in minibatches:
+            yield minibatch
+            self.beat()
+
+    def beat(self, is_over: bool = False) -> bool:
+        """All ranks learn that the first one's validation goes on, or that it is over."""
+        n_heard, n_over = self.ranks.add([bool(self.signals.heard), is_over])
+        self.watchdog.feed()
+        if n_heard and not n_over:
+            raise BrokenOff
+        return bool(n_over)
 
     def pause(self, must_save: bool = False) -> None:
-        """A checkpoint where it is due or any rank heard a signal; the signal then ends the run."""
+        """A checkpoint where it is due; a signal that any rank heard ends the run."""
         is_due = self.ranks.is_first and self.pace.unsaved() > 60 * self.knobs.checkpoint_minutes
         n_heard, n_due = self.ranks.add([bool(self.signals.heard), must_save or is_due])
-        if n_heard or n_due:
-            self.save()
         if n_heard:
-            name = self.signals.describe()
-            raise Interrupted(f"stopped by {name} at step {self.progress.step}; run it again.")
+            self.stop()
+        if n_due:
+            self.save()
+
+    def stop(self) -> NoReturn:
+        """Write a checkpoint and raise `Interrupted`."""
+        self.save()
+        name = self.signals.describe()
+        raise Interrupted(f"stopped by {name} at step {self.progress.step}; run it again.")
 
     def save(self) -> None:
         """Write the checkpoint, after all ranks agreed on its weights."""

@@ -99,7 +99,7 @@ class TrainingSettings(StageSettings):
         15,
         gt=0,
         le=10_080,
-        description="Time without a step after which the process ends, resumably.",
+        description="Time without progress after which the process ends, resumably.",
     )
 
     def reading(self, device_type: str) -> Reading:

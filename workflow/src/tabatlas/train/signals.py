@@ -43,6 +43,10 @@ def await_end_of_job() -> None:
         signal.setitimer(signal.ITIMER_REAL, max(wait, 0.001))
 
 
+class BrokenOff(Exception):
+    """A signal came in the midst of what takes longer than who sent it may wait."""
+
+
 class Listening:
     """Notes the signals of `STOPPING` while the block runs; what is under way goes on."""
 

@@ -4,7 +4,7 @@ A step is (seed, epoch, number): what is drawn follows from these and the micro-
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from tabatlas.stream.minibatch import Minibatch
 from tabatlas.train.device import seed_generator
 from tabatlas.train.ranks import Ranks
+
+Attend = Callable[[Iterable[Minibatch]], Iterator[Minibatch]]
 
 RUNNING = ("running_mean", "running_var")  # as torch's batch normalizations name them
 
@@ -32,8 +34,11 @@ class Task(Protocol):
     def loss(self, inputs: Any, totals: Sequence[int]) -> Tensor:
         """A micro-batch's part of the loss; `totals` are all micro-batches' sizes together."""
 
-    def validate(self) -> dict[str, float]:
-        """Scores on the validation cells; `validation_loss` decides about early stopping."""
+    def validate(self, attend: Attend = iter) -> dict[str, float]:
+        """Scores on the validation cells; `validation_loss` decides about early stopping.
+
+        Their minibatches are taken through `attend`, which may end it by an exception.
+        """
 
 
 class Knobs(Protocol):
