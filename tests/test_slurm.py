@@ -111,8 +111,7 @@ def test_a_job_that_does_not_end_ends_the_run(two_jobs, tmp_path, monkeypatch):
 
 def test_a_queue_that_does_not_answer_is_not_an_empty_one(two_jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0.1)
-    two_jobs.answer("scancel", f"rm '{two_jobs.folder}/squeue'")
-    monkeypatch.setenv("PATH", f"{two_jobs.folder}:/usr/bin:/bin")
+    two_jobs.answer("scancel", f"printf '#!/bin/sh\\nexit 1\\n' > '{two_jobs.folder}/squeue'")
     with pytest.raises(TabatlasError, match="Slurm jobs 3, "):
         slurm.cancel_orphans(tmp_path, {"3"})
 

@@ -45,6 +45,8 @@ def test_what_partitions_have_is_told(cluster):
         ("pretrain", {"gpu": 5}, "node gpus", "5 × h100 a node; the best node of gpu has 2 × a1"),
         ("pretrain", {"gpu_model": "b200"}, "node gpus", "pretrain asks for 2 × b200 a node"),
         ("finetune", {"gres": "gpu:a100:3"}, "node gpus", "finetune asks for 3 × a100 a node"),
+        ("pretrain", {"gpu_model": "a100-sxm4"}, "node gpus", "`a100-sxm4`: the executor takes"),
+        ("pretrain", {"gpu_model": 3090}, "node gpus", "gpu_model `3090`: the executor takes"),
         ("qc", {"gpu": 1}, "node gpus", "the best node of cpu has none"),
         ("finetune", {"gpu": 10, "nodes": 2, "gres": ""}, "node gpus", "asks for 5 × GPU a node"),
         ("finetune", {"gpu": 3, "nodes": 2, "gres": ""}, "node gpus", "asks for 3 GPUs on 2"),
@@ -131,6 +133,23 @@ def test_jobs_must_be_remembered_as_long_as_squeue_is_asked(cluster):
     cluster.answer("scontrol", "MinJobAge               = 60 sec\n")
     (text,) = failures(cluster, "job age")
     assert text.startswith("MinJobAge is 60 s, but squeue is asked every 180 s")
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "no_requeue", "state"),
+    [
+        ("preempt/none", "OFF", True, "ok"),
+        ("preempt/qos", "REQUEUE", False, "ok"),
+        ("preempt/qos", "REQUEUE", True, "not checked"),
+        ("preempt/partition_prio", "CANCEL", False, "not checked"),
+    ],
+)
+def test_who_is_preempted_must_be_requeued(cluster, kind, mode, no_requeue, state):
+    cluster.answer("scontrol", f"PreemptMode             = {mode}\nPreemptType = {kind}\n")
+    cluster.profile["slurm-no-requeue"] = no_requeue
+    ((found, text),) = look(cluster, "preemption")
+    assert found == state
+    assert f"PreemptType is {kind}, PreemptMode {mode}" in text
 
 
 def test_where_slurm_is_silent_that_fails_and_the_rest_is_not_checked(cluster):

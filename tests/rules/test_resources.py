@@ -11,7 +11,7 @@ RESOURCES = Path(__file__).parents[2] / "workflow" / "rules" / "resources.smk"
 HEAD = f"""
 import json
 RESULTS, DATASETS = "results", ("a", "b")
-NAMES = ("killed", "killed_rank", "ended", "failed")
+NAMES = ("killed", "killed_rank", "refused_rank", "ended", "failed")
 include: {str(RESOURCES)!r}
 """
 # Each writes down what its last attempt had; the first attempts end as their name says.
@@ -33,6 +33,7 @@ rule {name}:
     for name, script in {
         "killed": "kill -9 $$",
         "killed_rank": "echo exitcode : -9 of pid 7; exit 1",
+        "refused_rank": "echo exitcode : 137 of pid 7; exit 1",
         "ended": "kill -9 $PPID",  # the shell too, and only Slurm can tell
         "failed": "exit 3",
     }.items()
@@ -45,7 +46,8 @@ rule all:
 rule {name}:
     output: "{name}.json"
     threads: 3
-    resources: **GPU
+    resources: **GPU, mem_mb=memory(100)
+    log: "{name}.log"
     params: asked=lambda wildcards, resources: json.dumps(dict(resources.items()))
     shell: "echo {{params.asked:q}} > {{output}}"
 """
@@ -94,25 +96,45 @@ def test_memory_follows_the_cells_and_grows_only_after_a_failure_of_memory(fetch
         "killed.b": ["500", "10"],  # 600, of which the partition has 500
         "killed_rank.a": ["300", "10"],
         "killed_rank.b": ["500", "10"],
+        "refused_rank.a": ["300", "10"],
+        "refused_rank.b": ["500", "10"],
         "ended.a": ["300", "10"],
         "ended.b": ["300", "10"],
         "failed.a": ["150", "10"],
         "failed.b": ["300", "10"],
     }
     assert (fetched / "logs" / "killed" / "a.memory").read_text() == "150\n"
+    assert (fetched / "logs" / "ended" / "a.memory").read_text() == "150"
     assert not (fetched / "logs" / "failed" / "b.memory").exists()
+
+
+def test_time_follows_the_cells_as_far_as_the_partition_goes(fetched, fake_slurm):
+    fake_slurm.answer("sinfo", "echo 'cpu*|up|1-00:00:00|500||idle|n2|n2'")
+    rates = (0, 1000, 100_000)
+    text = 'rule all:\n    input: expand("time{number}", number=range(3))\n' + "".join(
+        f"""
+rule time{number}:
+    output: "time{number}"
+    resources: runtime=minutes(60, per_million_cells={rate})
+    shell: "echo {{resources.runtime}} > {{output}}"
+"""
+        for number, rate in enumerate(rates)
+    )
+    run_workflow(fetched, text)
+    found = [int((fetched / f"time{number}").read_text()) for number in range(3)]
+    assert found == [60, 60 + 25, 24 * 60]
 
 
 def test_training_starts_a_process_on_every_gpu(fetched):
     chosen = ["gpus:gpu=4", "nodes:nodes=2", "both:nodes=2", "both:gpu=8", "both:gpu_model=h100"]
     run_workflow(fetched, TRAININGS, "--set-resources", *chosen)
     asked = {path.stem: json.loads(path.read_text()) for path in fetched.glob("*.json")}
-    keys = ("gpu", "nodes", "gres", "cpus_per_task", "mpi", "tasks", "tasks_per_gpu")
+    keys = ("gpu", "nodes", "gres", "cpus_per_task", "mem_mb", "mpi", "tasks", "tasks_per_gpu")
     assert {name: [one.get(key) for key in keys] for name, one in asked.items()} == {
-        "alone": [1, 1, None, 3, None, None, None],
-        "gpus": [4, 1, None, 12, None, None, None],
-        "nodes": [2, 2, "gpu:1", 3, "srun", 2, 0],
-        "both": [8, 2, "gpu:h100:4", 12, "srun", 2, 0],
+        "alone": [1, 1, None, 3, 100, None, None, None],
+        "gpus": [4, 1, None, 12, 12_100, None, None, None],
+        "nodes": [2, 2, "gpu:1", 3, 100, "srun", 2, 0],
+        "both": [8, 2, "gpu:h100:4", 12, 12_100, "srun", 2, 0],
     }
     assert asked["alone"]["launch"] == ""
     assert asked["gpus"]["launch"].startswith("torchrun --no-python --nproc-per-node=4 ")

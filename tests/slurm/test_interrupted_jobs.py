@@ -4,6 +4,7 @@ import os
 import re
 import signal
 
+import psutil
 import pytest
 from cluster import await_that, sleep_until_the_alarm
 
@@ -73,13 +74,26 @@ def test_a_node_that_is_set_down_loses_its_run_to_another(cluster, pretrain, sta
     training.check_metrics()
 
 
-def test_a_trainer_on_a_node_that_is_cut_off_is_fenced(cluster, pretrain, states, undisturbed):
+@pytest.fixture
+def cut_off(cluster, states):
+    """Cut the node of a trainer off, and wait for the next attempt; the trainer's process.
+
+    Nothing has ended it, or will. It is stopped, that it is not done before the other.
+    """
+
+    def cut(training):
+        trainer = training.await_trainer(20)
+        os.kill(cluster.find_daemon(cluster.jobs("pretrain")[-1].node), signal.SIGKILL)
+        os.kill(trainer, signal.SIGSTOP)
+        await_that(lambda: len(states()) == 2, seconds=600)
+        return trainer
+
+    return cut
+
+
+def test_a_trainer_on_a_node_that_is_cut_off_is_fenced(pretrain, cut_off, states, undisturbed):
     training, running = pretrain(LONG)
-    first = training.await_trainer(20)
-    os.kill(cluster.find_daemon(cluster.jobs("pretrain")[-1].node), signal.SIGKILL)
-    # Nothing has ended the trainer, or will. It waits here, that it is not done before the other.
-    os.kill(first, signal.SIGSTOP)
-    await_that(lambda: len(states()) == 2, seconds=600)
+    first = cut_off(training)
     os.kill(first, signal.SIGCONT)
     second = training.await_trainer(20, other_than=first)
     await_that(lambda: not os.path.exists(f"/proc/{first}"))
@@ -89,6 +103,22 @@ def test_a_trainer_on_a_node_that_is_cut_off_is_fenced(cluster, pretrain, states
     log = (training.workdir.path / "logs/tiny/pretrain.log").read_text()
     assert "the job of its owner is over" in log
     assert training.read_model() == undisturbed(LONG)
+    training.check_metrics()
+
+
+def test_a_trainer_that_wakes_when_another_is_done_leaves_its_model_alone(
+    pretrain, cut_off, states, undisturbed
+):
+    training, running = pretrain(SHORT)
+    first = cut_off(training)
+    above = [one for one in psutil.Process(first).parents() if "snakemake" in one.cmdline()]
+    assert running.wait() == 0, training.read_log()
+    os.kill(first, signal.SIGCONT)
+    assert psutil.wait_procs(above, 300)[1] == []
+    assert above
+    assert not os.path.exists(f"/proc/{first}")
+    assert states() == ["NODE_FAIL", "COMPLETED"]
+    assert training.read_model() == undisturbed(SHORT)
     training.check_metrics()
 
 

@@ -43,7 +43,7 @@ rule append:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=memory(2000, per_thousand_cells=5),
-        runtime=minutes(120),
+        runtime=minutes(120, per_million_cells=10),
     params:
         code=stage_digest("ingest"),
     shell:
@@ -66,7 +66,7 @@ rule seal:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=memory(4000, per_thousand_cells=1),
-        runtime=minutes(240),
+        runtime=minutes(240, per_million_cells=3),
     params:
         code=stage_digest("ingest"),
     shell:

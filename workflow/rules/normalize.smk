@@ -18,7 +18,7 @@ rule normalize:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=memory(1500, per_thousand_cells=3),
-        runtime=minutes(60),
+        runtime=minutes(60, per_million_cells=15),
     params:
         code=stage_digest("normalize"),
     shell:

@@ -19,7 +19,7 @@ rule pack:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=memory(4000, per_thousand_cells=1),
-        runtime=minutes(240),
+        runtime=minutes(240, per_million_cells=15),
     params:
         code=stage_digest("pack"),
         shards=shards_folder,

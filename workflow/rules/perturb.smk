@@ -49,7 +49,7 @@ rule perturb:
     threads: CONFIG.perturb.threads
     resources:
         mem_mb=memory(4000, per_thousand_cells=2),
-        runtime=minutes(240),
+        runtime=minutes(240, per_million_cells=5),
         gpu=1,
     params:
         code=stage_digest("perturb"),

@@ -18,7 +18,7 @@ rule qc:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=memory(2000, per_thousand_cells=500, most_cells=LARGEST_LIBRARY),
-        runtime=minutes(120),
+        runtime=minutes(120, per_million_cells=150),
     params:
         code=stage_digest("qc"),
     shell:

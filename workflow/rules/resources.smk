@@ -9,13 +9,15 @@ from tabatlas import slurm
 from tabatlas.doctor.partitions import find_partitions, read_partitions
 from tabatlas.doctor.profile import read_value
 
+RANK_MB = 4000  # a process that trains, and its driver of the GPU
+
 # `logged LOG MB COMMAND`: runs a command, and its words go to the log too.
 #
 # A signal to all processes of a job is for the command. If the shell or `tee` ended with it, the
 # job would be over before the command has written its checkpoint, and its last words lost.
 #
-# 137 is how a command ends that the kernel has killed for its memory, or that was refused more;
-# torchrun says the same of a rank. What it had is noted, and the next attempt gets more.
+# 137 is how a command ends that the kernel has killed for its memory (of a rank torchrun says -9), or
+# that was refused more. What it had is noted, and the next attempt gets more.
 shell.prefix("""
 set -euo pipefail
 trap '' TERM USR1
@@ -23,8 +25,9 @@ logged() {{
   local log=$1 mb=$2 code=0
   shift 2
   [ -z "${{SLURM_JOB_ID:-}}" ] || echo "$SLURM_JOB_ID $mb" > "${{log%.log}}.job"
+  rm -f "$log"  # an attempt on a node that is cut off may still write to its own
   "$@" 2>&1 | tee -i "$log" || code=$?
-  if [ $code = 137 ] || {{ [ $code != 0 ] && grep -qs 'exitcode *: -9 ' "$log"; }}; then
+  if [ $code = 137 ] || {{ [ $code != 0 ] && grep -Eqs 'exitcode *: (-9|137) ' "$log"; }}; then
     echo "$mb" > "${{log%.log}}.memory"
   fi
   return $code
@@ -32,14 +35,18 @@ logged() {{
 """)
 
 
-def minutes(wanted):
-    """Time for what begins anew when it is run again: a retry gets more, if the partition has it."""
+def minutes(base, per_million_cells=0):
+    """Time for what begins anew when it is run again: a retry gets more, if the partition has it.
+
+    The cells' part is three times and more what workflow/docs/scale.md has.
+    """
 
     def find_minutes(wildcards, rulename, attempt):
-        if attempt == 1:
-            return wanted
+        wanted = base + per_million_cells * count_cells(wildcards) / 1e6
+        if int(wanted * attempt) == base:
+            return base
         most = max((one.minutes for one in partitions_of(rulename)), default=inf)
-        return int(min(wanted * attempt, max(wanted, most)))
+        return int(min(wanted * attempt, max(base, most)))
 
     return find_minutes
 
@@ -48,6 +55,7 @@ def memory(base, per_thousand_cells=0, per_input_mb=0, most_cells=inf):
     """Memory in MB by what is read: the cells of one dataset, or of all of them.
 
     The numbers are those of workflow/docs/scale.md, with room. No more than `most_cells` are held.
+    Each further GPU of a node has a process of its own.
 
     Where an attempt has failed for want of memory, twice what it had, as far as the partition goes.
     """
@@ -55,6 +63,7 @@ def memory(base, per_thousand_cells=0, per_input_mb=0, most_cells=inf):
     def find_memory(wildcards, input, rulename, attempt):
         held = min(count_cells(wildcards), most_cells)
         wanted = base + per_thousand_cells * held / 1000
+        wanted += RANK_MB * (n_gpus(rulename) - 1)
         if per_input_mb:
             wanted += per_input_mb * input.size_mb
         log = Path(apply_wildcards(workflow.get_rule(rulename).log[0], wildcards))
@@ -75,7 +84,7 @@ def read_attempt(log, attempt):
     """
     job, megabytes = read_words(log.with_suffix(".job"), 2)
     if attempt > 1 and job and (slurm.find_states() or {}).get(job) == "OUT_OF_MEMORY":
-        return int(megabytes), True
+        log.with_suffix(".memory").write_text(megabytes)  # Slurm will forget
     (noted,) = read_words(log.with_suffix(".memory"), 1)
     if attempt > 1 and int(megabytes) > int(noted):
         return int(megabytes), False
@@ -121,12 +130,12 @@ def asked(rulename, resource, otherwise=None):
 
 
 def n_nodes(rulename):
-    """On how many nodes a rule trains."""
-    return asked(rulename, "nodes")
+    """On how many nodes a rule runs."""
+    return asked(rulename, "nodes", 1)
 
 
 def n_gpus(rulename):
-    """On how many GPUs of each node a rule trains."""
+    """On how many GPUs of each node a rule trains; 1 where it needs none."""
     nodes = n_nodes(rulename)
     return max(1, asked(rulename, "gpu", nodes) // nodes)
 
@@ -151,7 +160,7 @@ def launch(wildcards, rulename, threads):
         return f"{torchrun} --standalone" if gpus > 1 else ""
     return (
         f"srun --ntasks={nodes} --ntasks-per-node=1 --cpus-per-task={gpus * threads}"
-        f" --kill-on-bad-exit=1 {torchrun} --nnodes={nodes} --rdzv-backend=c10d"
+        f" --kill-on-bad-exit=1 --wait=0 {torchrun} --nnodes={nodes} --rdzv-backend=c10d"
         " --rdzv-id=$SLURM_JOB_ID"
         " --rdzv-endpoint=$(hostname):$((20000 + SLURM_JOB_ID % 10000))"
     )

@@ -18,7 +18,7 @@ rule split:
         "../../envs/cpu.yaml"
     resources:
         mem_mb=memory(2000, per_thousand_cells=1),
-        runtime=minutes(30),
+        runtime=minutes(30, per_million_cells=1),
     params:
         code=stage_digest("split"),
     shell:

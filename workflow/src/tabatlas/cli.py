@@ -86,6 +86,9 @@ def stopping(title: str, resumable: bool) -> Iterator[None]:
         yield
     except Stopped as stopped:
         message = f"stopped by {name_signal(stopped.number)}"
+        if resumable and stopped.number == signal.SIGALRM:
+            message += ", before the training's steps or after them; these are kept, the rest "
+            message += "begins anew. If that comes again, give it more `runtime`"
         if resumable:
             fail(title, f"{message}; run it again.", Interrupted.exit_code)
         fail(title, message, 128 + stopped.number)

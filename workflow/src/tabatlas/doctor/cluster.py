@@ -17,6 +17,8 @@ from tabatlas.slurm import ANSWER_SECONDS, ask
 LONGEST_LOOK = 180  # s
 # What is so today only: the real `sbatch` would let the job wait.
 PASSING = re.compile(r"Required (node|partition)|busy|[Tt]imed out|[Uu]nable to contact|temporar")
+# Types of GPUs that the executor takes; one of digits alone is a number to Snakemake.
+MODEL = re.compile(r"(?!\d+$)[A-Za-z0-9_.]+")
 SILENT = "Slurm does not answer here"
 
 
@@ -37,17 +39,40 @@ def check_job_age(site: Site) -> Iterator[Finding]:
     """Whether Slurm remembers jobs that ended until the executor has looked."""
     if not site.uses_slurm or site.profile.settings.get("status_command") != "squeue":
         return
-    told = re.search(r"^MinJobAge\s*=\s*(\d+)", ask("scontrol", "show", "config") or "", re.M)
-    if told is None:
+    age = read_setting("MinJobAge")
+    if age is None:
         yield unknown("MinJobAge: scontrol does not tell")
-    elif int(told[1]) < LONGEST_LOOK:
+    elif int(age) < LONGEST_LOOK:
         yield failed(
-            f"MinJobAge is {told[1]} s, but squeue is asked every {LONGEST_LOOK} s: jobs would be "
+            f"MinJobAge is {age} s, but squeue is asked every {LONGEST_LOOK} s: jobs would be "
             "forgotten before it is seen how they ended. Ask your site for Slurm's default, 300 s, "
             "or set slurm-status-command: sacct where accounting runs"
         )
     else:
-        yield ok(f"MinJobAge is {told[1]} s")
+        yield ok(f"MinJobAge is {age} s")
+
+
+def check_preemption(site: Site) -> Iterator[Finding]:
+    """Whether Slurm may end a job for another one, and starts it again: nobody else would."""
+    kind, mode = (read_setting(f"Preempt{word}") for word in ("Type", "Mode"))
+    if not site.uses_slurm or kind is None:
+        return
+    is_requeued = "REQUEUE" in (mode or "") and not site.profile.settings.get("no_requeue")
+    if kind.endswith("none") or is_requeued:
+        yield ok(f"PreemptType is {kind}, PreemptMode {mode}")
+    else:
+        yield unknown(
+            f"PreemptType is {kind}, PreemptMode {mode}: for a job that is preempted and not "
+            "requeued snakemake waits for ever. With REQUEUE remove slurm-no-requeue; else take "
+            "a partition or qos whose jobs are not preempted"
+        )
+
+
+def read_setting(name: str) -> str | None:
+    """The first word of one of Slurm's settings."""
+    told = ask("scontrol", "show", "config") or ""
+    found = re.search(rf"^{name}\s*=\s*(\w\S*)", told, re.MULTILINE)
+    return found and found[1]
 
 
 def check_rules(site: Site) -> Iterator[Finding]:
@@ -126,7 +151,13 @@ def find_best(
 
 def find_shortage(request: Request, one: Partition) -> Iterator[str]:
     """What a partition lacks of what a request wants."""
-    if request.n_gpus % request.n_nodes:
+    if request.gpu_model and not MODEL.fullmatch(request.gpu_model):
+        yield (
+            f"{request.rule}: gpu_model `{request.gpu_model}`: the executor takes letters, digits, "
+            "_ and . only, and not digits alone. Remove it, and set constraint to a feature of "
+            "the nodes that have it"
+        )
+    elif request.n_gpus % request.n_nodes:
         yield (
             f"{request.rule} asks for {request.n_gpus} GPUs on {request.n_nodes} nodes, which is "
             "not the same number on each. Set gpu"

@@ -38,6 +38,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("sharing", installation.check_sharing),
     ("queue", cluster.check_queue),
     ("job age", cluster.check_job_age),
+    ("preemption", cluster.check_preemption),
     ("rules", cluster.check_rules),
     ("partition", cluster.check_partitions),
     ("node gpus", cluster.check_gpus),
