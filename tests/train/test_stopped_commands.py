@@ -8,6 +8,8 @@ import time
 import pytest
 from commands import complete
 
+from tabatlas.train.signals import name_signal
+
 # The last line that the command has printed when the signal comes; none in its imports.
 PHASES = {
     "imports": None,
@@ -17,7 +19,7 @@ PHASES = {
     "evaluating": "cells embedded in",
 }
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-FAST = [("integrate", "evaluating", signal.SIGTERM)]
+FAST = [("integrate", "evaluating", number) for number in (signal.SIGTERM, signal.SIGALRM)]
 ALL = [
     (stage, phase, SIGNALS[number % 4])
     for stage in ("pretrain", "finetune", "integrate", "explain")
@@ -87,6 +89,7 @@ def check_stopped(stage, number, code, told):
     """One line tells of the signal."""
     *before, last = told.splitlines()
     assert code == 75, told
-    assert last.startswith(f"tabatlas {stage}: error: stopped by {number.name}")
+    assert last.startswith(f"tabatlas {stage}: error: stopped by {name_signal(number)}")
+    assert ("give it more `runtime`" in last) == (number == signal.SIGALRM)
     assert last.endswith("; run it again.")
     assert not any("error:" in line or "Traceback" in line for line in before)
