@@ -21,7 +21,7 @@ rule integrate:
     threads: CONFIG.integrate.threads
     resources:
         **GPU,
-        mem_mb=memory(8000, per_thousand_cells=4),
+        mem_mb=memory(8000, per_thousand_cells=2),
         runtime=720,
     params:
         code=stage_digest("integrate"),

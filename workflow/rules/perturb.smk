@@ -48,7 +48,7 @@ rule perturb:
         "../../envs/gpu.yaml"
     threads: CONFIG.perturb.threads
     resources:
-        mem_mb=memory(4000, per_thousand_cells=2),
+        mem_mb=memory(4000, per_thousand_cells=1),
         runtime=minutes(240, per_million_cells=5),
         gpu=1,
     params:
