@@ -54,8 +54,11 @@ def check_job_age(site: Site) -> Iterator[Finding]:
 
 def check_preemption(site: Site) -> Iterator[Finding]:
     """Whether Slurm may end a job for another one, and starts it again: nobody else would."""
+    if not site.uses_slurm:
+        return
     kind, mode = (read_setting(f"Preempt{word}") for word in ("Type", "Mode"))
-    if not site.uses_slurm or kind is None:
+    if kind is None:
+        yield unknown("PreemptType: scontrol does not tell")
         return
     is_requeued = "REQUEUE" in (mode or "") and not site.profile.settings.get("no_requeue")
     if kind.endswith("none") or is_requeued:
