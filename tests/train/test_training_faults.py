@@ -321,7 +321,8 @@ def test_a_disk_that_can_only_be_read_ends_the_run_resumably(
 
 
 @pytest.mark.slow
-def test_a_first_rank_that_slept_through_a_takeover_writes_nothing(run, server, short):
+def test_a_first_rank_that_slept_through_a_takeover_writes_nothing(atlas, tmp_path, server, short):
+    run = SmallRun(atlas.pack, tmp_path / "run", **SHORT, hang_minutes=HANG_MINUTES)
     asleep, other = start_ranks(run, server, 2, **QUICK_LEASE)
     asleep.await_phase("checkpoint", 3)
     asleep.signal(signal.SIGSTOP)
