@@ -110,11 +110,11 @@ def test_after_a_signal_nothing_is_done_twice(run, server, short, number, phase)
 
 
 def test_a_validation_may_take_longer_than_any_rank_may_hang(atlas, tmp_path, server):
-    minutes = 3 / 60
-    run = SmallRun(atlas.pack, tmp_path / "run", epochs=1, batch_size=8, hang_minutes=minutes)
-    attempts = start_ranks(run, server, 2, VALIDATION_SECONDS="1")
+    knobs = {"epochs": 1, "batch_size": 8, "hang_minutes": HANG_MINUTES}
+    run = SmallRun(atlas.pack, tmp_path / "run", **knobs)
+    attempts = start_ranks(run, server, 2, VALIDATION_SECONDS="3")
     assert end_all(attempts, 120) == [0, 0], attempts[0].said()
-    assert attempts[1].marks.mean_seconds("validation") > 60 * minutes + 1
+    assert attempts[1].marks.mean_seconds("validation") > 60 * HANG_MINUTES + 1
 
 
 def test_a_signal_to_any_rank_breaks_off_a_validation(run, server, short):

@@ -18,7 +18,7 @@ rule pack:
     conda:
         "../../envs/cpu.yaml"
     resources:
-        mem_mb=memory(4000, per_thousand_cells=1),
+        mem_mb=memory(4000, per_thousand_cells=2),
         runtime=minutes(240, per_million_cells=15),
     params:
         code=stage_digest("pack"),

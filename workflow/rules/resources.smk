@@ -43,7 +43,7 @@ def minutes(base, per_million_cells=0):
 
     def find_minutes(wildcards, rulename, attempt):
         wanted = base + per_million_cells * count_cells(wildcards) / 1e6
-        if int(wanted * attempt) == base:
+        if int(wanted * attempt) == base:  # Slurm is not asked for nothing
             return base
         most = max((one.minutes for one in partitions_of(rulename)), default=inf)
         return int(min(wanted * attempt, max(base, most)))
@@ -79,8 +79,8 @@ def memory(base, per_thousand_cells=0, per_input_mb=0, most_cells=inf):
 def read_attempt(log, attempt):
     """How many MB the attempt before had, and whether they were too few.
 
-    Its shell has noted that, or Slurm knows, where the shell was ended too. The shell's note also
-    counts for a first attempt: a later snakemake begins with what is enough.
+    Its shell has noted that, or Slurm knows, where the shell was ended too; then it is noted here. A
+    note also counts for a first attempt: a later snakemake begins with what is enough.
     """
     job, megabytes = read_words(log.with_suffix(".job"), 2)
     if attempt > 1 and job and (slurm.find_states() or {}).get(job) == "OUT_OF_MEMORY":
